@@ -1,0 +1,74 @@
+/*-------------------------------------------------------------------------
+ *
+ * owner.c
+ *	  Acting as the owner of hubex's own tables, for hubex's own statements.
+ *
+ * A caller needs no right on the tables of the schema hubex: what it may do
+ * is decided by the execute right on a function and by USAGE on the foreign
+ * server.  The function then reads and writes its tables as their owner, for
+ * the length of one statement whose text is fixed, with a search_path that
+ * nobody can bend.  An error in between needs no care: the end of the
+ * (sub)transaction gives the caller's identity and settings back.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "miscadmin.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+#include "base/owner.h"
+
+/*
+ * Finds a table of the schema hubex and its owner.  False where the
+ * extension is not (or no longer) in this database.
+ */
+bool
+hx_owner_table(const char *table, Oid *relation, Oid *owner)
+{
+	Oid			schema = get_namespace_oid("hubex", true);
+	HeapTuple	tuple;
+
+	*relation = OidIsValid(schema) ? get_relname_relid(table, schema) : InvalidOid;
+	if (!OidIsValid(*relation))
+		return false;
+	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(*relation));
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	*owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	return true;
+}
+
+/* Becomes the owner of hubex's tables; hx_owner_leave() undoes it. */
+void
+hx_owner_enter(HxOwner *saved)
+{
+	Oid			relation;
+	Oid			owner;
+
+	if (!hx_owner_table("connector", &relation, &owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the extension hubex is not installed in this database"),
+				 errhint("Run CREATE EXTENSION hubex.")));
+
+	GetUserIdAndSecContext(&saved->caller, &saved->sec_context);
+	saved->guc_level = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp",
+							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	SetUserIdAndSecContext(owner, saved->sec_context | SECURITY_LOCAL_USERID_CHANGE);
+}
+
+/* Becomes the caller again. */
+void
+hx_owner_leave(const HxOwner *saved)
+{
+	SetUserIdAndSecContext(saved->caller, saved->sec_context);
+	AtEOXact_GUC(true, saved->guc_level);
+}

@@ -1,0 +1,15 @@
+/*-------------------------------------------------------------------------
+ *
+ * settings.h
+ *	  The settings of hubex, hubex.*.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef HX_SETTINGS_H
+#define HX_SETTINGS_H
+
+extern char *hx_guc_default_server;
+
+extern void hx_settings_define(void);
+
+#endif							/* HX_SETTINGS_H */

@@ -1,0 +1,76 @@
+/*-------------------------------------------------------------------------
+ *
+ * shared.h
+ *	  The shared memory of hubex, and the wake-ups that go through it.
+ *
+ * It exists only where hubex is in shared_preload_libraries.  Everything that
+ * uses it asks hx_shared() first and works without it, but for the background.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef HX_SHARED_H
+#define HX_SHARED_H
+
+#include "datatype/timestamp.h"
+#include "storage/condition_variable.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+
+/* Databases that can have a worker.  Each takes a few hundred bytes. */
+#define HX_MAX_DATABASES	256
+
+/*
+ * One database's worker.  The launcher decides WANTED, STARTING and back-off;
+ * the worker itself writes RUNNING and ABSENT.
+ *
+ *	 FREE -> WANTED -> STARTING -> RUNNING -> WANTED (died; after a back-off)
+ *						   \-> ABSENT (no extension there; until announced)
+ */
+typedef enum HxWorkerState
+{
+	HX_WORKER_FREE,
+	HX_WORKER_WANTED,
+	HX_WORKER_STARTING,
+	HX_WORKER_RUNNING,
+	HX_WORKER_ABSENT
+} HxWorkerState;
+
+typedef struct HxWorkerSlot
+{
+	Oid			database;
+	HxWorkerState state;
+	uint32		generation;		/* of the worker last started; defeats late detaching */
+	int			pid;			/* 0: no process */
+	Latch	   *latch;			/* of that process */
+	int			failures;		/* starts that ended badly, in a row */
+	TimestampTz not_before;		/* no start before: back-off, or making way */
+	bool		make_way;		/* end, for a DROP DATABASE or the like */
+} HxWorkerSlot;
+
+typedef struct HxShared
+{
+	LWLock	   *lock;			/* protects all below but the condition variable */
+	Latch	   *launcher;
+	bool		rescan;			/* the launcher is to look for new databases */
+	ConditionVariable delivered;	/* broadcast when requests reached their end */
+	HxWorkerSlot slots[HX_MAX_DATABASES];
+} HxShared;
+
+/* A room's own piece of shared memory; it gets a lock with it. */
+typedef struct HxSharedPart
+{
+	const char *name;
+	Size		(*size) (void);
+	void		(*init) (void *memory, bool found, LWLock *lock);
+} HxSharedPart;
+
+extern void hx_shared_request(const HxSharedPart *parts);
+extern HxShared *hx_shared(void);
+
+extern HxWorkerSlot *hx_shared_slot(Oid database, bool add);
+extern void hx_shared_wake_delivery(void);
+extern void hx_shared_wake_at_commit(void);
+extern void hx_shared_announce_at_commit(void);
+extern void hx_shared_wake_launcher(bool rescan);
+
+#endif							/* HX_SHARED_H */
