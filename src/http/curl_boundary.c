@@ -1,0 +1,260 @@
+/*-------------------------------------------------------------------------
+ *
+ * curl_boundary.c
+ *	  The library, and the pool of connections.
+ *
+ * The multi-socket interface: libcurl says which sockets it waits for and
+ * when it wants to be called, this file notes it, and pool.c waits.  Nothing
+ * here waits, and nothing here decides what a transfer means.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include <limits.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "http/curl_private.h"
+
+#define MAX_CACHED_CONNECTIONS	64L
+
+static bool library_ready(const char **problem);
+static int64_t now_us(void);
+static int	on_socket(CURL *easy, curl_socket_t fd, int what, void *user, void *unused);
+static int	on_timer(CURLM *multi, long timeout_ms, void *user);
+
+/*
+ * Initialises libcurl once for this process and checks that the library that
+ * was loaded can do what hubex relies on.  The postmaster must not get here:
+ * what libcurl and its TLS library set up does not survive a fork.
+ */
+static bool
+library_ready(const char **problem)
+{
+	static bool initialised = false;	/* libcurl itself is per process */
+	const curl_version_info_data *info = curl_version_info(CURLVERSION_NOW);
+
+	if (info->version_num < OLDEST_LIBCURL)
+		*problem = "the libcurl that was loaded is older than 7.88";
+	else if ((info->features & CURL_VERSION_SSL) == 0)
+		*problem = "the libcurl that was loaded cannot do TLS";
+	else if ((info->features & CURL_VERSION_ASYNCHDNS) == 0)
+		*problem = "the libcurl that was loaded cannot look up names without blocking";
+	else if (!initialised && curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
+		*problem = "libcurl could not be initialised";
+	else
+		initialised = true;
+	return *problem == NULL;
+}
+
+const char *
+hx_curl_version(void)
+{
+	return curl_version();
+}
+
+static int64_t
+now_us(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t) now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+/* Makes a pool of connections; NULL and the reason if that fails. */
+HxCurl *
+hx_curl_new(const char **problem)
+{
+	HxCurl	   *curl;
+
+	*problem = NULL;
+	if (!library_ready(problem))
+		return NULL;
+
+	curl = calloc(1, sizeof(HxCurl));
+	if (curl != NULL)
+		curl->multi = curl_multi_init();
+	if (curl == NULL || curl->multi == NULL ||
+		curl_multi_setopt(curl->multi, CURLMOPT_SOCKETFUNCTION, on_socket) != CURLM_OK ||
+		curl_multi_setopt(curl->multi, CURLMOPT_SOCKETDATA, curl) != CURLM_OK ||
+		curl_multi_setopt(curl->multi, CURLMOPT_TIMERFUNCTION, on_timer) != CURLM_OK ||
+		curl_multi_setopt(curl->multi, CURLMOPT_TIMERDATA, curl) != CURLM_OK ||
+		curl_multi_setopt(curl->multi, CURLMOPT_PIPELINING, CURLPIPE_NOTHING) != CURLM_OK ||
+		curl_multi_setopt(curl->multi, CURLMOPT_MAXCONNECTS, MAX_CACHED_CONNECTIONS) != CURLM_OK)
+	{
+		*problem = "out of memory";
+		hx_curl_free(curl);
+		return NULL;
+	}
+	return curl;
+}
+
+/* Closes all connections.  The transfers need to be gone. */
+void
+hx_curl_free(HxCurl *curl)
+{
+	if (curl == NULL)
+		return;
+	if (curl->multi != NULL)
+		curl_multi_cleanup(curl->multi);
+	free(curl->sockets);
+	free(curl);
+}
+
+/* The sockets to wait for, until the next call that drives or frees. */
+HxCurlSocket *
+hx_curl_sockets(HxCurl *curl, int *count)
+{
+	*count = curl->count;
+	return curl->sockets;
+}
+
+/*
+ * Tells, once, whether a socket that had a position was taken off the list
+ * since the last time; its number may already belong to another one.
+ */
+bool
+hx_curl_take_removed(HxCurl *curl)
+{
+	bool		removed = curl->removed;
+
+	curl->removed = false;
+	return removed;
+}
+
+int
+hx_curl_open_sockets(const HxCurl *curl)
+{
+	return curl->open_sockets;
+}
+
+/* Milliseconds until libcurl wants hx_curl_drive_timer; -1: it does not. */
+long
+hx_curl_timer_ms(const HxCurl *curl)
+{
+	int64_t		left;
+
+	if (curl->timer_us == 0)
+		return -1;
+	left = curl->timer_us - now_us();
+	if (left <= 0)
+		return 0;
+	left = (left + 999) / 1000;
+	return left > INT_MAX ? INT_MAX : (long) left;
+}
+
+/* Goes on with a socket that is ready.  False: the pool is beyond use. */
+bool
+hx_curl_drive_socket(HxCurl *curl, int fd, int ready)
+{
+	int			running;
+
+	return curl_multi_socket_action(curl->multi, fd,
+									((ready & HX_CURL_READ) ? CURL_CSELECT_IN : 0) |
+									((ready & HX_CURL_WRITE) ? CURL_CSELECT_OUT : 0),
+									&running) == CURLM_OK;
+}
+
+/* Goes on with what waited for the time.  The call sets the next timer. */
+bool
+hx_curl_drive_timer(HxCurl *curl)
+{
+	int			running;
+
+	curl->timer_us = 0;
+	return curl_multi_socket_action(curl->multi, CURL_SOCKET_TIMEOUT, 0, &running) == CURLM_OK;
+}
+
+/*
+ * Takes one transfer that has ended off the pool, so that its connection is
+ * free for others, and returns the user pointer it was made with.
+ */
+void *
+hx_curl_next_finished(HxCurl *curl)
+{
+	CURLMsg    *message;
+	int			left;
+
+	while ((message = curl_multi_info_read(curl->multi, &left)) != NULL)
+	{
+		HxCurlTransfer *t = NULL;
+		CURLcode	code = message->data.result;
+
+		if (message->msg != CURLMSG_DONE ||
+			curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **) &t) != CURLE_OK)
+			continue;
+		curl_multi_remove_handle(curl->multi, t->easy);
+		t->added = false;
+		t->finished = true;
+		t->code = code;
+		return t->user;
+	}
+	return NULL;
+}
+
+/* libcurl says what to wait for on a socket. */
+static int
+on_socket(CURL *easy, curl_socket_t fd, int what, void *user, void *unused)
+{
+	HxCurl	   *curl = user;
+	HxCurlTransfer *t = NULL;
+	int			want = 0;
+	int			i;
+
+	(void) unused;
+	if (what == CURL_POLL_IN || what == CURL_POLL_INOUT)
+		want |= HX_CURL_READ;
+	if (what == CURL_POLL_OUT || what == CURL_POLL_INOUT)
+		want |= HX_CURL_WRITE;
+
+	/* while a socket connects it is writing that libcurl waits for */
+	if ((want & HX_CURL_READ) != 0 &&
+		curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **) &t) == CURLE_OK && t != NULL)
+	{
+		for (i = 0; i < SOCKETS_REMEMBERED; i++)
+			t->connected = t->connected || t->opened[i] == fd;
+	}
+
+	for (i = 0; i < curl->count && curl->sockets[i].fd != fd; i++)
+		;
+	if (want == 0)
+	{
+		if (i < curl->count)
+		{
+			if (curl->sockets[i].position >= 0)
+				curl->removed = true;
+			curl->sockets[i] = curl->sockets[--curl->count];
+		}
+		return 0;
+	}
+	if (i == curl->count)
+	{
+		if (curl->count == curl->allocated)
+		{
+			int			allocated = curl->allocated == 0 ? 16 : 2 * curl->allocated;
+			HxCurlSocket *sockets = realloc(curl->sockets, allocated * sizeof(HxCurlSocket));
+
+			if (sockets == NULL)
+				return -1;		/* the pool is beyond use */
+			curl->sockets = sockets;
+			curl->allocated = allocated;
+		}
+		curl->sockets[i].fd = fd;
+		curl->sockets[i].position = -1;
+		curl->sockets[i].registered = 0;
+		curl->count++;
+	}
+	curl->sockets[i].want = want;
+	return 0;
+}
+
+/* libcurl says when it wants to be called without a socket being ready. */
+static int
+on_timer(CURLM *multi, long timeout_ms, void *user)
+{
+	HxCurl	   *curl = user;
+
+	(void) multi;
+	curl->timer_us = timeout_ms < 0 ? 0 : now_us() + (int64_t) timeout_ms * 1000;
+	return 0;
+}

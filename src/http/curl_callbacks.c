@@ -1,0 +1,207 @@
+/*-------------------------------------------------------------------------
+ *
+ * curl_callbacks.c
+ *	  What libcurl asks and tells while a transfer runs.
+ *
+ * What is sent twice.  When a connection that was kept alive dies before a
+ * byte of the answer, libcurl takes it for one that had been idle too long
+ * and sends the request again on a new one, a POST too.  For hubex that would
+ * be a task created twice.  Therefore a request that is not repeatable is
+ * handed to the wire at most once: the pre-request callback, which libcurl
+ * runs each time just before it writes a request, refuses the second time,
+ * no further socket is opened for it, and its body cannot be rewound.  The
+ * first of these also tells surely whether anything can have been sent.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "http/curl_private.h"
+#include "http/guard.h"
+
+#define FIRST_BODY_ALLOCATION	16384
+
+static curl_socket_t on_open_socket(void *user, curlsocktype purpose, struct curl_sockaddr *address);
+static int	on_close_socket(void *user, curl_socket_t fd);
+static int	on_request(void *user, char *remote_ip, char *local_ip, int remote_port, int local_port);
+static size_t on_read(char *buffer, size_t size, size_t count, void *user);
+static int	on_seek(void *user, curl_off_t offset, int origin);
+static size_t on_header(char *line, size_t size, size_t count, void *user);
+static size_t on_write(char *bytes, size_t size, size_t count, void *user);
+
+/* Hands the functions below to libcurl.  False: t->code says why not. */
+bool
+hx_curl_set_callbacks(HxCurlTransfer *t)
+{
+	SET(CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
+	SET(CURLOPT_OPENSOCKETDATA, t);
+	SET(CURLOPT_CLOSESOCKETFUNCTION, on_close_socket);
+	SET(CURLOPT_CLOSESOCKETDATA, t->curl);
+	SET(CURLOPT_PREREQFUNCTION, on_request);
+	SET(CURLOPT_PREREQDATA, t);
+	SET(CURLOPT_READFUNCTION, on_read);
+	SET(CURLOPT_READDATA, t);
+	SET(CURLOPT_SEEKFUNCTION, on_seek);
+	SET(CURLOPT_SEEKDATA, t);
+	SET(CURLOPT_HEADERFUNCTION, on_header);
+	SET(CURLOPT_HEADERDATA, t);
+	SET(CURLOPT_WRITEFUNCTION, on_write);
+	SET(CURLOPT_WRITEDATA, t);
+	return true;
+}
+
+/* Opens a socket, unless its address is forbidden or it is for a second try. */
+static curl_socket_t
+on_open_socket(void *user, curlsocktype purpose, struct curl_sockaddr *address)
+{
+	HxCurlTransfer *t = user;
+	int			type = address->socktype;
+	curl_socket_t fd;
+
+	if (purpose != CURLSOCKTYPE_IPCXN)
+		return CURL_SOCKET_BAD;
+	if (t->times_sent > 0 && !t->repeatable)
+	{
+		t->resend_refused = true;
+		return CURL_SOCKET_BAD;
+	}
+	t->sockets_tried++;
+	if (t->loopback_only && !hx_guard_loopback(&address->addr))
+	{
+		t->sockets_refused++;
+		return CURL_SOCKET_BAD;
+	}
+#ifdef SOCK_CLOEXEC
+	type |= SOCK_CLOEXEC;
+#endif
+	fd = socket(address->family, type, address->protocol);
+	if (fd >= 0)
+	{
+		t->curl->open_sockets++;
+		t->opened[t->sockets_tried % SOCKETS_REMEMBERED] = fd;
+	}
+	return fd;
+}
+
+/* The pool, not the transfer: connections outlive what opened them. */
+static int
+on_close_socket(void *user, curl_socket_t fd)
+{
+	((HxCurl *) user)->open_sockets--;
+	return close(fd);
+}
+
+/* Runs just before a request is written, on a new or a kept connection. */
+static int
+on_request(void *user, char *remote_ip, char *local_ip, int remote_port, int local_port)
+{
+	HxCurlTransfer *t = user;
+
+	(void) local_ip;
+	(void) remote_port;
+	(void) local_port;
+	if (t->times_sent > 0 && !t->repeatable)
+	{
+		t->resend_refused = true;
+		return CURL_PREREQFUNC_ABORT;
+	}
+	if (t->loopback_only && !hx_guard_loopback_host(remote_ip))
+	{
+		/* a kept connection of a transfer that was allowed more */
+		t->sockets_tried = t->sockets_refused = 1;
+		return CURL_PREREQFUNC_ABORT;
+	}
+	t->times_sent++;
+	return CURL_PREREQFUNC_OK;
+}
+
+static size_t
+on_read(char *buffer, size_t size, size_t count, void *user)
+{
+	HxCurlTransfer *t = user;
+	size_t		len = size * count;
+
+	if (len > t->body_len - t->body_sent)
+		len = t->body_len - t->body_sent;
+	memcpy(buffer, t->body + t->body_sent, len);
+	t->body_sent += len;
+	return len;
+}
+
+/* Goes back to the start of a body that may be sent again. */
+static int
+on_seek(void *user, curl_off_t offset, int origin)
+{
+	HxCurlTransfer *t = user;
+
+	if (origin != SEEK_SET || offset < 0 || (uint64_t) offset > t->body_len)
+		return CURL_SEEKFUNC_FAIL;
+	if (!t->repeatable && t->body_sent > 0)
+	{
+		t->resend_refused = true;
+		return CURL_SEEKFUNC_FAIL;
+	}
+	t->body_sent = (size_t) offset;
+	return CURL_SEEKFUNC_OK;
+}
+
+/* Counts the header; libcurl keeps the lines.  Trailers come here as well. */
+static size_t
+on_header(char *line, size_t size, size_t count, void *user)
+{
+	HxCurlTransfer *t = user;
+	size_t		len = size * count;
+
+	t->header_bytes += len;
+	if (t->header_bytes > HX_HTTP_MAX_HEADERS)
+	{
+		t->too_large = true;
+		return 0;
+	}
+	if (len > 9 && strncmp(line, "HTTP/", 5) == 0)
+	{
+		const char *space = memchr(line, ' ', len);
+
+		t->interim = space != NULL && space + 1 < line + len && space[1] == '1';
+	}
+	else if (len <= 2 && (line[0] == '\r' || line[0] == '\n') && !t->interim)
+		t->header_done = true;
+	return len;
+}
+
+/* Keeps the answer's body, decoded already, up to its limit. */
+static size_t
+on_write(char *bytes, size_t size, size_t count, void *user)
+{
+	HxCurlTransfer *t = user;
+	size_t		len = size * count;
+
+	if (len > t->max_body - t->answer_len)
+	{
+		t->too_large = true;
+		return 0;
+	}
+	if (len > t->answer_allocated - t->answer_len)
+	{
+		size_t		allocated = t->answer_allocated == 0 ? FIRST_BODY_ALLOCATION : t->answer_allocated;
+		char	   *answer;
+
+		while (allocated - t->answer_len < len)
+			allocated *= 2;
+		answer = realloc(t->answer, allocated);
+		if (answer == NULL)
+		{
+			t->no_memory = true;
+			return 0;
+		}
+		t->answer = answer;
+		t->answer_allocated = allocated;
+	}
+	memcpy(t->answer + t->answer_len, bytes, len);
+	t->answer_len += len;
+	return len;
+}

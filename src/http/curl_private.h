@@ -1,0 +1,100 @@
+/*-------------------------------------------------------------------------
+ *
+ * curl_private.h
+ *	  The one file that includes curl.h, for the files curl_*.c only.
+ *
+ * None of them sees PostgreSQL, so nothing in them can throw: no longjmp can
+ * ever cross a frame of libcurl.  Callbacks check a limit, note something
+ * down and return; what they allocate is malloc'd.
+ *
+ *	curl_boundary.c		the library, the pool of connections
+ *	curl_transfer.c		the life of a transfer
+ *	curl_callbacks.c	what libcurl asks and tells while it runs
+ *	curl_result.c		how it ended
+ *	curl_url.c			URLs
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef HX_CURL_PRIVATE_H
+#define HX_CURL_PRIVATE_H
+
+#include <curl/curl.h>
+
+#include "http/curl_boundary.h"
+
+/* curl_easy_nextheader, CURLOPT_PROTOCOLS_STR and CURLOPT_QUICK_EXIT */
+#define OLDEST_LIBCURL			0x075800
+#if LIBCURL_VERSION_NUM < OLDEST_LIBCURL
+#error "hubex needs libcurl 7.88 or newer"
+#endif
+
+#define SOCKETS_REMEMBERED		4	/* as many as libcurl tries side by side, and more */
+
+struct HxCurl
+{
+	CURLM	   *multi;
+	HxCurlSocket *sockets;
+	int			count;
+	int			allocated;
+	bool		removed;		/* a socket went that the waiting side knows */
+	int			open_sockets;	/* connections, idle ones included */
+	int64_t		timer_us;		/* absolute, 0: none */
+};
+
+struct HxCurlTransfer
+{
+	HxCurl	   *curl;
+	void	   *user;
+	CURL	   *easy;
+	bool		added;			/* the multi handle knows it */
+	bool		finished;
+	CURLcode	code;
+	const char *problem;		/* own words instead of libcurl's */
+	HxHttpFault refused;		/* not even started; else HX_HTTP_OK */
+
+	/* the request */
+	char	   *origin;
+	struct curl_slist *headers;
+	char	   *body;
+	size_t		body_len;
+	size_t		body_sent;
+	bool		loopback_only;
+	bool		repeatable;
+	bool		has_content_type;
+
+	/* what happened */
+	int			opened[SOCKETS_REMEMBERED]; /* the latest; 0: none */
+	bool		connected;		/* a socket of it waits for more than connect() */
+	int			sockets_tried;
+	int			sockets_refused;
+	int			times_sent;		/* requests handed to the wire */
+	bool		resend_refused;
+	bool		too_large;
+	bool		no_memory;
+	size_t		header_bytes;
+	bool		interim;		/* the header in hand is of a 1xx answer */
+	bool		header_done;
+
+	/* the answer */
+	char	   *answer;
+	size_t		answer_len;
+	size_t		answer_allocated;
+	size_t		max_body;
+	char		error[CURL_ERROR_SIZE];
+};
+
+/* curl_callbacks.c */
+extern bool hx_curl_set_callbacks(HxCurlTransfer *t);
+
+/*
+ * Sets one option; leaves the function it stands in if libcurl refuses.  An
+ * option that silently did not take would be a safety rule that is not there.
+ */
+#define SET(option, value) \
+	do { \
+		t->code = curl_easy_setopt(t->easy, option, value); \
+		if (t->code != CURLE_OK) \
+			return false; \
+	} while (0)
+
+#endif							/* HX_CURL_PRIVATE_H */

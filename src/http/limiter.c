@@ -1,0 +1,491 @@
+/*-------------------------------------------------------------------------
+ *
+ * limiter.c
+ *	  The rate limit of a remote account, shared by all processes.
+ *
+ * A remote system counts the requests of an account, not of a process, so the
+ * permits to send are drawn from one place: shared memory, or the process's
+ * own when hubex is not preloaded and cannot have shared memory.
+ *
+ * A window ('60/min') is kept exactly: the times of the last sends are
+ * remembered, and a permit is given only if fewer than that many lie within
+ * the window that ends now.  A bucket of tokens would let twice as many pass
+ * in an unlucky minute.  The remote side counts arrivals, not departures, and
+ * one request takes longer to arrive than the next (the first ones wait for a
+ * handshake); so a window is held a little longer than it is.  Over 1,024 a window, neighbouring sends share an
+ * entry that carries the time of the latest: a permit may come back late,
+ * never early.  A bucket ('2/s burst 50') needs only the time at which it will
+ * be empty.
+ *
+ * Priorities.  A refusal leaves a claim, valid until one second after the time
+ * at which the refused one was told to ask again; while a claim stands, nobody
+ * of a lower priority gets a permit.  The second is for those who come late;
+ * one who never comes costs the others no more than it.
+ *
+ * The clock is the caller's.  Where it goes back, which the system's may, what
+ * is remembered goes back with it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <ctype.h>
+
+#include "utils/memutils.h"
+
+#include "http/limiter.h"
+
+#define RING_SIZE			1024
+#define MAX_RATE_NUMBER		1000000
+#define MAX_PAUSE			(INT64CONST(24) * 3600 * USECS_PER_SEC)	/* whatever a Retry-After says */
+#define LONG_AGO			(PG_INT64_MIN / 2)	/* a time with room to subtract */
+#define WINDOW_MARGIN_SHARE	50
+#define WINDOW_MARGIN_MAX	USECS_PER_SEC
+#define CLAIM_GRACE			USECS_PER_SEC
+#define CLAIM_POLL			(USECS_PER_SEC / 10)
+#define CLOCK_TOLERANCE		USECS_PER_SEC	/* processes read the clock before the lock */
+
+typedef struct LimiterSlot
+{
+	bool		used;
+	uint8		key[HX_LIMITER_KEY_BYTES];
+	uint64		last_used;		/* in asks, not in time */
+	TimestampTz last_now;		/* the latest time that anybody gave */
+	TimestampTz paused_until;
+	TimestampTz claims[HX_PRIORITIES];	/* valid until */
+	TimestampTz bucket_empty;	/* when all that was taken has leaked out */
+	int64		taken;
+	int64		throttled;
+
+	/* the sends of a window, oldest first */
+	int			first;
+	int			entries;
+	int64		sends;			/* in all entries */
+	TimestampTz times[RING_SIZE];
+	uint32		counts[RING_SIZE];
+} LimiterSlot;
+
+typedef struct Limiter
+{
+	uint64		asks;
+	LimiterSlot slots[HX_LIMITER_SLOTS];
+} Limiter;
+
+/*
+ * Where this process finds the limiter; set by hx_limiter_attach, else made
+ * when first needed.  Without a lock it is the process's own.
+ */
+static struct
+{
+	Limiter    *limiter;
+	LWLock	   *lock;
+}			attached;
+
+static bool parse_number(const char **text, int *number);
+static bool parse_unit(const char **text, int64 *window_us);
+static const char *skip_space(const char *text);
+static Limiter *limiter_lock(LWLockMode mode);
+static void limiter_unlock(void);
+static LimiterSlot *find_slot(Limiter *limiter, const uint8 *key);
+static LimiterSlot *obtain_slot(Limiter *limiter, const uint8 *key);
+static TimestampTz follow_clock(LimiterSlot *slot, TimestampTz now);
+static int64 rate_wait(LimiterSlot *slot, const HxRate *rate, TimestampTz now);
+static int64 window_wait(LimiterSlot *slot, const HxRate *rate, TimestampTz now);
+static int64 window_span(const HxRate *rate);
+static int64 bucket_step(const HxRate *rate);
+static int64 claim_wait(const LimiterSlot *slot, TimestampTz now, HxPriority priority);
+static void record_send(LimiterSlot *slot, const HxRate *rate, TimestampTz now);
+static void copy_stats(const LimiterSlot *slot, HxLimiterStats *stats);
+
+/*
+ * Reads a rate: '60/min', '10/s', '1000/h' (a window), '2/s burst 50' (a
+ * bucket), 'none'.  False: it is none of these, and *rate is as it was.
+ */
+bool
+hx_rate_parse(const char *text, HxRate *rate)
+{
+	HxRate		parsed = {.kind = HX_RATE_WINDOW};
+
+	text = skip_space(text);
+	if (pg_strncasecmp(text, "none", 4) == 0 && *skip_space(text + 4) == '\0')
+	{
+		*rate = (HxRate) {.kind = HX_RATE_NONE};
+		return true;
+	}
+	if (!parse_number(&text, &parsed.count))
+		return false;
+	text = skip_space(text);
+	if (*text != '/')
+		return false;
+	text = skip_space(text + 1);
+	if (!parse_unit(&text, &parsed.window_us))
+		return false;
+	text = skip_space(text);
+	if (pg_strncasecmp(text, "burst", 5) == 0)
+	{
+		parsed.kind = HX_RATE_BUCKET;
+		text = skip_space(text + 5);
+		if (!parse_number(&text, &parsed.burst))
+			return false;
+		text = skip_space(text);
+	}
+	if (*text != '\0')
+		return false;
+	*rate = parsed;
+	return true;
+}
+
+static bool
+parse_number(const char **text, int *number)
+{
+	const char *c = *text;
+	int			value = 0;
+
+	for (; *c >= '0' && *c <= '9'; c++)
+	{
+		value = value * 10 + (*c - '0');
+		if (value > MAX_RATE_NUMBER)
+			return false;
+	}
+	*text = c;
+	*number = value;
+	return value > 0;
+}
+
+static bool
+parse_unit(const char **text, int64 *window_us)
+{
+	static const struct
+	{
+		const char *name;
+		int64		us;
+	}			units[] = {
+		{"s", USECS_PER_SEC}, {"sec", USECS_PER_SEC}, {"second", USECS_PER_SEC},
+		{"min", USECS_PER_MINUTE}, {"minute", USECS_PER_MINUTE},
+		{"h", USECS_PER_HOUR}, {"hour", USECS_PER_HOUR},
+		{"d", USECS_PER_DAY}, {"day", USECS_PER_DAY},
+	};
+	size_t		len = 0;
+
+	while (isalpha((unsigned char) (*text)[len]))
+		len++;
+	for (int i = 0; i < lengthof(units); i++)
+	{
+		if (strlen(units[i].name) == len && pg_strncasecmp(*text, units[i].name, len) == 0)
+		{
+			*text += len;
+			*window_us = units[i].us;
+			return true;
+		}
+	}
+	return false;
+}
+
+static const char *
+skip_space(const char *text)
+{
+	while (*text == ' ' || *text == '\t')
+		text++;
+	return text;
+}
+
+/* The shared memory that a limiter takes. */
+Size
+hx_limiter_shmem_size(void)
+{
+	return MAXALIGN(sizeof(Limiter));
+}
+
+/* Prepares a limiter's memory, if nobody has done so before. */
+void
+hx_limiter_init(void *memory, bool found)
+{
+	Limiter    *limiter = memory;
+
+	if (found)
+		return;
+	limiter->asks = 0;
+	for (int i = 0; i < HX_LIMITER_SLOTS; i++)
+		limiter->slots[i].used = false;
+}
+
+/*
+ * Names the limiter that this process uses: prepared memory and the lock that
+ * protects it.  NULL for both: the process's own, which is also what it uses
+ * without this call.
+ */
+void
+hx_limiter_attach(void *memory, LWLock *lock)
+{
+	Assert((memory == NULL) == (lock == NULL));
+	attached.limiter = memory;
+	attached.lock = lock;
+}
+
+static Limiter *
+limiter_lock(LWLockMode mode)
+{
+	if (attached.limiter == NULL)
+	{
+		Limiter    *own = MemoryContextAlloc(TopMemoryContext, sizeof(Limiter));
+
+		hx_limiter_init(own, false);
+		attached.limiter = own;
+	}
+	if (attached.lock != NULL)
+		LWLockAcquire(attached.lock, mode);
+	return attached.limiter;
+}
+
+static void
+limiter_unlock(void)
+{
+	if (attached.lock != NULL)
+		LWLockRelease(attached.lock);
+}
+
+/*
+ * Asks for a permit to send one request.  Returns 0 and counts it as sent, or
+ * returns the microseconds until it makes sense to ask again.  All who ask for
+ * an account are to give the same rate.
+ */
+int64
+hx_limiter_take(const uint8 *key, const HxRate *rate, TimestampTz now, HxPriority priority)
+{
+	Limiter    *limiter = limiter_lock(LW_EXCLUSIVE);
+	LimiterSlot *slot = obtain_slot(limiter, key);
+	int64		wait;
+
+	now = follow_clock(slot, now);
+	wait = Max(slot->paused_until - now, rate_wait(slot, rate, now));
+	if (wait <= 0)
+		wait = claim_wait(slot, now, priority);
+	if (wait <= 0)
+	{
+		wait = 0;
+		record_send(slot, rate, now);
+		slot->claims[priority] = now;
+		slot->taken++;
+	}
+	else
+	{
+		slot->claims[priority] = now + wait + CLAIM_GRACE;
+		slot->throttled++;
+	}
+	limiter_unlock();
+	return wait;
+}
+
+/*
+ * Lets nobody send for an account until a time, what the remote side asked for
+ * with 429 or 503.  Never shortens a pause that is longer.
+ */
+void
+hx_limiter_pause(const uint8 *key, TimestampTz until)
+{
+	Limiter    *limiter = limiter_lock(LW_EXCLUSIVE);
+	LimiterSlot *slot = obtain_slot(limiter, key);
+
+	slot->paused_until = Max(slot->paused_until, until);
+	limiter_unlock();
+}
+
+/* What is known of an account; false: nothing. */
+bool
+hx_limiter_stats(const uint8 *key, HxLimiterStats *stats)
+{
+	LimiterSlot *slot = find_slot(limiter_lock(LW_SHARED), key);
+
+	if (slot != NULL)
+		copy_stats(slot, stats);
+	limiter_unlock();
+	return slot != NULL;
+}
+
+/* The same by number, 0 to HX_LIMITER_SLOTS - 1, to look at all of them. */
+bool
+hx_limiter_slot(int slot, HxLimiterStats *stats)
+{
+	Limiter    *limiter = limiter_lock(LW_SHARED);
+	bool		used = limiter->slots[slot].used;
+
+	if (used)
+		copy_stats(&limiter->slots[slot], stats);
+	limiter_unlock();
+	return used;
+}
+
+static void
+copy_stats(const LimiterSlot *slot, HxLimiterStats *stats)
+{
+	memcpy(stats->key, slot->key, sizeof(stats->key));
+	stats->taken = slot->taken;
+	stats->throttled = slot->throttled;
+	stats->paused_until = slot->paused_until;
+}
+
+static LimiterSlot *
+find_slot(Limiter *limiter, const uint8 *key)
+{
+	for (int i = 0; i < HX_LIMITER_SLOTS; i++)
+	{
+		LimiterSlot *slot = &limiter->slots[i];
+
+		if (slot->used && memcmp(slot->key, key, sizeof(slot->key)) == 0)
+			return slot;
+	}
+	return NULL;
+}
+
+/* An account's slot: its own, a free one, or the one longest unused. */
+static LimiterSlot *
+obtain_slot(Limiter *limiter, const uint8 *key)
+{
+	LimiterSlot *slot = find_slot(limiter, key);
+
+	if (slot == NULL)
+	{
+		slot = &limiter->slots[0];
+		for (int i = 0; i < HX_LIMITER_SLOTS && slot->used; i++)
+		{
+			LimiterSlot *other = &limiter->slots[i];
+
+			if (!other->used || other->last_used < slot->last_used)
+				slot = other;
+		}
+		memset(slot, 0, offsetof(LimiterSlot, times));
+		memcpy(slot->key, key, sizeof(slot->key));
+		slot->paused_until = slot->bucket_empty = slot->last_now = LONG_AGO;
+		for (int i = 0; i < HX_PRIORITIES; i++)
+			slot->claims[i] = LONG_AGO;
+		slot->used = true;
+	}
+	slot->last_used = ++limiter->asks;
+	return slot;
+}
+
+/*
+ * The time to reckon with: never before one that was given already.  A clock
+ * that was set back takes all that is remembered along, so that nobody waits
+ * for it to come to where it was.
+ */
+static TimestampTz
+follow_clock(LimiterSlot *slot, TimestampTz now)
+{
+	if (slot->last_now == LONG_AGO || now >= slot->last_now)
+		slot->last_now = now;
+	else if (slot->last_now - now > CLOCK_TOLERANCE)
+	{
+		int64		back = slot->last_now - now;
+
+		for (int i = 0; i < slot->entries; i++)
+			slot->times[(slot->first + i) % RING_SIZE] -= back;
+		for (int i = 0; i < HX_PRIORITIES; i++)
+			slot->claims[i] -= back;
+		slot->bucket_empty -= back;
+		slot->paused_until -= back;
+		slot->last_now = now;
+	}
+	slot->paused_until = Min(slot->paused_until, slot->last_now + MAX_PAUSE);
+	return slot->last_now;
+}
+
+/* Microseconds until the rate allows one more; not positive: now. */
+static int64
+rate_wait(LimiterSlot *slot, const HxRate *rate, TimestampTz now)
+{
+	switch (rate->kind)
+	{
+		case HX_RATE_NONE:
+			return 0;
+		case HX_RATE_WINDOW:
+			return window_wait(slot, rate, now);
+		case HX_RATE_BUCKET:
+			return slot->bucket_empty - now - (rate->burst - 1) * bucket_step(rate);
+	}
+	pg_unreachable();
+}
+
+/* Forgets what the window has left behind, then looks for room in it. */
+static int64
+window_wait(LimiterSlot *slot, const HxRate *rate, TimestampTz now)
+{
+	int64		span = window_span(rate);
+	int64		surplus;
+	int			i;
+
+	while (slot->entries > 0 && now - slot->times[slot->first] > span)
+	{
+		slot->sends -= slot->counts[slot->first];
+		slot->first = (slot->first + 1) % RING_SIZE;
+		slot->entries--;
+	}
+
+	/* the sends that need to leave the window first */
+	surplus = slot->sends + 1 - rate->count;
+	if (surplus <= 0)
+		return 0;
+	for (i = 0; i < slot->entries - 1; i++)
+	{
+		surplus -= slot->counts[(slot->first + i) % RING_SIZE];
+		if (surplus <= 0)
+			break;
+	}
+	return slot->times[(slot->first + i) % RING_SIZE] + span + 1 - now;
+}
+
+/* A window and what it is held longer: a fiftieth, at most a second. */
+static int64
+window_span(const HxRate *rate)
+{
+	return rate->window_us + Min(rate->window_us / WINDOW_MARGIN_SHARE, WINDOW_MARGIN_MAX);
+}
+
+/* What one request adds to the time in which a bucket empties, rounded up. */
+static int64
+bucket_step(const HxRate *rate)
+{
+	return (rate->window_us + rate->count - 1) / rate->count;
+}
+
+/* While one of a higher priority is expected: a moment, to ask again after. */
+static int64
+claim_wait(const LimiterSlot *slot, TimestampTz now, HxPriority priority)
+{
+	int64		wait = 0;
+
+	for (int i = 0; i < (int) priority; i++)
+	{
+		if (slot->claims[i] > now)
+			wait = Max(wait, Min(slot->claims[i] - now, CLAIM_POLL));
+	}
+	return wait;
+}
+
+static void
+record_send(LimiterSlot *slot, const HxRate *rate, TimestampTz now)
+{
+	int			last = (slot->first + slot->entries - 1 + RING_SIZE) % RING_SIZE;
+	uint32		shared;
+
+	if (rate->kind == HX_RATE_BUCKET)
+		slot->bucket_empty = Max(slot->bucket_empty, now) + bucket_step(rate);
+	if (rate->kind != HX_RATE_WINDOW)
+		return;
+
+	/* how many sends an entry holds so that a full window fits */
+	shared = (rate->count + RING_SIZE - 1) / RING_SIZE;
+	if (slot->entries > 0 && (slot->counts[last] < shared || slot->entries == RING_SIZE))
+	{
+		slot->counts[last]++;
+		slot->times[last] = now;
+	}
+	else
+	{
+		last = (last + 1) % RING_SIZE;
+		slot->times[last] = now;
+		slot->counts[last] = 1;
+		slot->entries++;
+	}
+	slot->sends++;
+}

@@ -1,0 +1,247 @@
+/*-------------------------------------------------------------------------
+ *
+ * transfer.c
+ *	  One transfer: begun, its result copied, released.
+ *
+ * A transfer owns memory of libcurl, which PostgreSQL's memory contexts do not
+ * see.  So it has a context of its own with a reset callback, registered
+ * before there is anything of libcurl to free: whatever way control takes out
+ * of the code that uses it, the context's end is the transfer's end, in flight
+ * or not.
+ *
+ * The answer is copied once, from libcurl's memory to PostgreSQL's, and the
+ * former is given back at once: a large body is held twice only while copied.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "port.h"
+#include "utils/memutils.h"
+
+#include "http/http_internal.h"
+
+static void transfer_release(void *arg);
+static void transfer_prepare(HxTransfer *transfer, const HxHttpRequest *request);
+static char *lower_case(const char *text);
+
+/*
+ * Begins a transfer.  It proceeds in hx_http_wait only, and turns up in
+ * hx_http_next_done when it has ended, also if it was refused here.  "owner"
+ * is the caller's and not looked at.  Throws only if memory is out.
+ */
+HxTransfer *
+hx_http_start(HxHttpPool *pool, const HxHttpRequest *request, void *owner)
+{
+	MemoryContext cxt;
+	HxTransfer *transfer;
+
+	cxt = AllocSetContextCreate(pool->cxt, "hubex http transfer", ALLOCSET_SMALL_SIZES);
+	transfer = MemoryContextAllocZero(cxt, sizeof(HxTransfer));
+	transfer->pool = pool;
+	transfer->cxt = cxt;
+	transfer->owner = owner;
+	transfer->state = HX_TRANSFER_FETCHED;
+	transfer->max_connections = request->max_connections > 0 ?
+		request->max_connections : HX_HTTP_MAX_CONNECTIONS;
+	transfer->harmless = strcmp(request->method, "GET") == 0 ||
+		strcmp(request->method, "HEAD") == 0;
+	transfer->callback.func = transfer_release;
+	transfer->callback.arg = transfer;
+	MemoryContextRegisterResetCallback(cxt, &transfer->callback);
+
+	if (hx_pool_library(pool, &transfer->problem))
+		transfer_prepare(transfer, request);
+	else
+		transfer->fault = HX_HTTP_OTHER;
+	hx_pool_enqueue(pool, transfer);
+	return transfer;
+}
+
+/* Makes libcurl's side of a transfer; what goes wrong is noted in it. */
+static void
+transfer_prepare(HxTransfer *transfer, const HxHttpRequest *request)
+{
+	HxCurlRequest order = {
+		.method = request->method,
+		.url = request->url,
+		.body = request->body,
+		.body_len = request->body_len,
+		.connect_timeout_ms = request->connect_timeout_ms > 0 ?
+		request->connect_timeout_ms : HX_HTTP_CONNECT_TIMEOUT_MS,
+		.timeout_ms = request->timeout_ms > 0 ? request->timeout_ms : HX_HTTP_TIMEOUT_MS,
+		.max_body = request->max_body > 0 ? request->max_body : HX_HTTP_MAX_BODY,
+		.ca_file = request->ca_file,
+		.proxy = request->proxy,
+		.allow_http = request->allow_http,
+	};
+	bool		complete = true;
+	sigset_t	saved;
+	ListCell   *lc;
+
+	/* the copy needs to fit into one allocation, with its NUL */
+	order.max_body = Min(order.max_body, MaxAllocSize - 1);
+
+	hx_curl_enter(&saved);
+	transfer->curl = hx_curl_transfer_new(transfer->pool->curl, &order, transfer);
+	if (transfer->curl != NULL)
+	{
+		foreach(lc, request->headers)
+		{
+			const HxPair *header = lfirst(lc);
+
+			complete = complete &&
+				hx_curl_transfer_header(transfer->curl, header->name, header->value);
+		}
+		if (!complete)
+			hx_curl_transfer_free(transfer->curl);
+	}
+	hx_curl_leave(&saved);
+
+	if (transfer->curl == NULL || !complete)
+	{
+		transfer->curl = NULL;
+		transfer->fault = HX_HTTP_MEMORY;
+		transfer->problem = "out of memory";
+	}
+}
+
+/* The end of a transfer's memory context is the end of the transfer. */
+static void
+transfer_release(void *arg)
+{
+	HxTransfer *transfer = arg;
+	sigset_t	saved;
+
+	hx_pool_forget(transfer);
+	hx_curl_enter(&saved);
+	hx_curl_transfer_free(transfer->curl);
+	hx_curl_leave(&saved);
+	transfer->curl = NULL;
+}
+
+/*
+ * Frees a transfer and its result.  One in flight is cut off: the remote side
+ * may or may not have acted on it.
+ */
+void
+hx_http_release(HxTransfer *transfer)
+{
+	MemoryContextDelete(transfer->cxt);
+}
+
+void *
+hx_http_owner(HxTransfer *transfer)
+{
+	return transfer->owner;
+}
+
+/*
+ * The result of a transfer that has ended; it lives as long as the transfer.
+ * Of one that has not, only that it is pending.
+ */
+const HxHttpResult *
+hx_http_result(HxTransfer *transfer)
+{
+	static const HxHttpResult pending = {
+		.outcome = HX_HTTP_PENDING,
+		.body = "",
+		.stage = "request",
+		.retry_after_ms = -1,
+	};
+
+	if (transfer->state == HX_TRANSFER_WAITING || transfer->state == HX_TRANSFER_RUNNING)
+		return &pending;
+	if (transfer->result == NULL)
+		transfer->result = hx_transfer_make_result(transfer, transfer->cxt);
+	return transfer->result;
+}
+
+/*
+ * Copies what came of a transfer that has ended into a memory context, and
+ * gives libcurl's memory back.  To be called once.
+ */
+HxHttpResult *
+hx_transfer_make_result(HxTransfer *transfer, MemoryContext cxt)
+{
+	MemoryContext before = MemoryContextSwitchTo(cxt);
+	HxHttpResult *result = palloc0(sizeof(HxHttpResult));
+	HxCurlResult raw = {
+		.outcome = HX_HTTP_NOT_SENT,
+		.fault = transfer->fault,
+		.stage = "name lookup",
+		.error = transfer->problem,
+		.retry_after_ms = -1,
+	};
+
+	if (transfer->curl != NULL)
+		hx_curl_transfer_result(transfer->curl, &raw);
+	result->outcome = raw.outcome;
+	result->fault = raw.fault;
+	result->harmless = transfer->harmless;
+	result->status = raw.status;
+	result->stage = raw.stage;
+	result->retry_after_ms = raw.retry_after_ms;
+	result->total_us = raw.total_us;
+	if (raw.error != NULL)
+		result->error = hx_http_safe_text(raw.error, strlen(raw.error));
+
+	result->body = palloc(raw.body_len + 1);
+	if (raw.body_len > 0)
+		memcpy(result->body, raw.body, raw.body_len);
+	result->body[raw.body_len] = '\0';
+	result->body_len = raw.body_len;
+
+	if (transfer->curl != NULL)
+	{
+		void	   *cursor = NULL;
+		const char *name;
+		const char *value;
+		sigset_t	saved;
+
+		while (hx_curl_transfer_next_header(transfer->curl, &cursor, &name, &value))
+		{
+			HxPair	   *header = palloc(sizeof(HxPair));
+
+			header->name = lower_case(name);
+			header->value = pstrdup(value);
+			result->headers = lappend(result->headers, header);
+		}
+		hx_curl_enter(&saved);
+		hx_curl_transfer_free(transfer->curl);
+		transfer->curl = NULL;
+		hx_curl_leave(&saved);
+	}
+	MemoryContextSwitchTo(before);
+	return result;
+}
+
+/* A copy in lower case, of ASCII only, whatever the locale says. */
+static char *
+lower_case(const char *text)
+{
+	char	   *copy = pstrdup(text);
+
+	for (char *c = copy; *c != '\0'; c++)
+		*c = pg_ascii_tolower((unsigned char) *c);
+	return copy;
+}
+
+/*
+ * The value of an answer's header, NULL if it has none of that name; the case
+ * of the name does not matter.  Of several the first.
+ */
+const char *
+hx_http_header(const HxHttpResult *result, const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, result->headers)
+	{
+		const HxPair *header = lfirst(lc);
+
+		if (pg_strcasecmp(header->name, name) == 0)
+			return header->value;
+	}
+	return NULL;
+}

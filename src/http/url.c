@@ -1,0 +1,349 @@
+/*-------------------------------------------------------------------------
+ *
+ * url.c
+ *	  URLs, put together from a base, a path and a query.
+ *
+ * Text comes in the server's encoding; URLs carry UTF-8.
+ *
+ * A path may come from a manifest with keys of rows put into it.  What would
+ * change which part of the URL a piece of it belongs to is refused, not
+ * escaped, since it is a mistake or an attack: '?', '#', control characters,
+ * and the segments "." and "..", also spelled with %2e.  (A key that may hold
+ * such characters is to go through hx_http_escape first.  That leaves "..",
+ * which no escape can carry, and which is therefore refused.)  Everything else
+ * that a path cannot hold is escaped; %XX stays as it is.
+ *
+ * No message here shows a URL or a path: some systems put a secret there.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <ctype.h>
+
+#include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
+
+#include "http/curl_boundary.h"
+#include "http/guard.h"
+#include "http/http.h"
+
+static const char has_query_or_fragment[] = "has a query or fragment";
+
+static void append_path(StringInfo url, const char *path);
+static void check_segments(const char *path);
+static bool is_dot_segment(const char *segment, size_t len);
+static void append_given_query(StringInfo url, const char *query);
+static void append_query(StringInfo url, List *query, bool first);
+static char *to_utf8(const char *text);
+static bool is_ascii(const char *text);
+static char *take_string(char *string);
+static char *copy_string(const char *string);
+static void out_of_memory(void);
+static void bad_url(const char *problem);
+static void bad_path(const char *problem);
+
+/*
+ * Makes a URL: the base, the path below the base's path, the query (of
+ * HxPair *, a NULL value for a bare name).  The path may begin with a slash or
+ * not and the base end with one or not; one stands between them.  A base with
+ * a query of its own (the link to a next page) takes no path but more query.
+ * Throws 22023 for what cannot be part of a URL.
+ */
+char *
+hx_http_url(const char *base, const char *path, List *query)
+{
+	HxCurlUrl	parts;
+	StringInfoData url;
+	char	   *prefix;
+	char	   *own_path;
+	char	   *own_query;
+	bool		has_user;
+	bool		has_query;
+	bool		has_path = path != NULL && path[0] != '\0';
+
+	/* nothing throws while libcurl's strings are in hand */
+	base = to_utf8(base);
+	if (!hx_curl_url_parse(base, &parts))
+		bad_url("not a URL");
+	prefix = copy_string(parts.prefix);
+	own_path = copy_string(parts.path);
+	own_query = copy_string(parts.query);
+	has_user = parts.has_user;
+	has_query = parts.query != NULL;
+	hx_curl_url_free(&parts);
+	if (prefix == NULL || own_path == NULL || (has_query && own_query == NULL))
+		out_of_memory();
+	if (has_user)
+		bad_url("user name or password in it");
+	if (has_query && has_path)
+		bad_url(has_query_or_fragment);
+
+	initStringInfo(&url);
+	appendStringInfoString(&url, prefix);
+	append_path(&url, own_path);
+	if (has_query)
+		append_given_query(&url, own_query);
+	if (has_path)
+	{
+		path = to_utf8(path);
+		check_segments(path);
+		if (url.data[url.len - 1] == '/')
+			url.data[--url.len] = '\0';
+		if (path[0] != '/')
+			appendStringInfoChar(&url, '/');
+		append_path(&url, path);
+	}
+	append_query(&url, query, !has_query);
+	return url.data;
+}
+
+/* Appends a path: what it can hold as it is, the rest escaped. */
+static void
+append_path(StringInfo url, const char *path)
+{
+	static const char plain[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+		"-._~!$&'()*+,;=:@/";
+
+	for (const char *c = path; *c != '\0'; c++)
+	{
+		unsigned char byte = (unsigned char) *c;
+
+		if (byte < 0x20 || byte == 0x7f)
+			bad_path("It holds a control character.");
+		if (byte == '?' || byte == '#')
+			bad_path("It holds a \"?\" or a \"#\"; a query is given apart.");
+		if (strchr(plain, byte) != NULL ||
+			(byte == '%' && isxdigit((unsigned char) c[1]) && isxdigit((unsigned char) c[2])))
+			appendStringInfoChar(url, *c);
+		else
+			appendStringInfo(url, "%%%02X", byte);
+	}
+}
+
+static void
+check_segments(const char *path)
+{
+	while (*path != '\0')
+	{
+		size_t		len = strcspn(path, "/");
+
+		if (is_dot_segment(path, len))
+			bad_path("It has a segment \".\" or \"..\".");
+		path += len;
+		if (*path == '/')
+			path++;
+	}
+}
+
+/* Tells whether a segment is one or two dots, in any spelling. */
+static bool
+is_dot_segment(const char *segment, size_t len)
+{
+	int			dots = 0;
+
+	while (len > 0)
+	{
+		size_t		step = 1;
+
+		if (len >= 3 && pg_strncasecmp(segment, "%2e", 3) == 0)
+			step = 3;
+		else if (*segment != '.')
+			return false;
+		segment += step;
+		len -= step;
+		dots++;
+	}
+	return dots == 1 || dots == 2;
+}
+
+/* Appends a query that is one already: only what no URL can hold is escaped. */
+static void
+append_given_query(StringInfo url, const char *query)
+{
+	appendStringInfoChar(url, '?');
+	for (const char *c = query; *c != '\0'; c++)
+	{
+		unsigned char byte = (unsigned char) *c;
+
+		if (byte <= 0x20 || byte >= 0x7f)
+			appendStringInfo(url, "%%%02X", byte);
+		else
+			appendStringInfoChar(url, *c);
+	}
+}
+
+/* Appends the pairs of a query, escaped. */
+static void
+append_query(StringInfo url, List *query, bool first)
+{
+	ListCell   *lc;
+
+	foreach(lc, query)
+	{
+		const HxPair *pair = lfirst(lc);
+
+		appendStringInfoChar(url, first ? '?' : '&');
+		appendStringInfoString(url, hx_http_escape(pair->name));
+		if (pair->value != NULL)
+		{
+			appendStringInfoChar(url, '=');
+			appendStringInfoString(url, hx_http_escape(pair->value));
+		}
+		first = false;
+	}
+}
+
+/* Escapes all but letters, digits and "-._~" for any part of a URL. */
+char *
+hx_http_escape(const char *text)
+{
+	return take_string(hx_curl_escape(to_utf8(text)));
+}
+
+/*
+ * Says what keeps a URL from being the address of a remote service, in one of
+ * these words, or NULL.
+ */
+const char *
+hx_http_url_problem(const char *url, bool allow_http)
+{
+	HxCurlUrl	parts;
+	const char *problem = NULL;
+
+	if (!hx_curl_url_parse(url, &parts))
+		return "not a URL";
+	if (!parts.is_http && !parts.is_https)
+		problem = "scheme is not http or https";
+	else if (parts.has_user)
+		problem = "user name or password in it";
+	else if (parts.query != NULL || parts.has_fragment)
+		problem = has_query_or_fragment;
+	else if (!is_ascii(parts.host))
+		problem = "host name is not ASCII";
+	else if (parts.is_http && !allow_http && !hx_guard_loopback_host(parts.host))
+		problem = "plain http to a host that is not loopback";
+	hx_curl_url_free(&parts);
+	return problem;
+}
+
+/*
+ * The whole URL that a link found at base means, NULL if that is not one that
+ * could be requested.  The link may lead anywhere: see hx_http_same_origin
+ * before sending a secret.
+ */
+char *
+hx_http_url_resolve(const char *base, const char *reference)
+{
+	char	   *url = hx_curl_url_resolve(to_utf8(base), to_utf8(reference));
+	const char *problem;
+
+	if (url == NULL)
+		return NULL;
+	url = take_string(url);
+	problem = hx_http_url_problem(url, true);
+	if (problem != NULL && strcmp(problem, has_query_or_fragment) != 0)
+		return NULL;
+	return hx_http_url(url, NULL, NIL);
+}
+
+/* Tells whether two URLs have scheme, host and port in common. */
+bool
+hx_http_same_origin(const char *url, const char *other)
+{
+	HxCurlUrl	a;
+	HxCurlUrl	b;
+	bool		same = false;
+
+	if (!hx_curl_url_parse(url, &a))
+		return false;
+	if (hx_curl_url_parse(other, &b))
+	{
+		same = strcmp(a.origin, b.origin) == 0;
+		hx_curl_url_free(&b);
+	}
+	hx_curl_url_free(&a);
+	return same;
+}
+
+/* What libcurl says of itself and its libraries. */
+const char *
+hx_http_library_version(void)
+{
+	return hx_curl_version();
+}
+
+/* ASCII needs no conversion, and thus no transaction. */
+static char *
+to_utf8(const char *text)
+{
+	if (is_ascii(text))
+		return unconstify(char *, text);
+	return pg_server_to_any(text, strlen(text), PG_UTF8);
+}
+
+static bool
+is_ascii(const char *text)
+{
+	for (; *text != '\0'; text++)
+	{
+		if ((unsigned char) *text >= 0x80)
+			return false;
+	}
+	return true;
+}
+
+/* Moves a string of libcurl's into PostgreSQL's memory. */
+static char *
+take_string(char *string)
+{
+	char	   *copy = copy_string(string);
+
+	hx_curl_string_free(string);
+	if (copy == NULL)
+		out_of_memory();
+	return copy;
+}
+
+/* A copy in PostgreSQL's memory, NULL instead of an error. */
+static char *
+copy_string(const char *string)
+{
+	char	   *copy;
+	size_t		size;
+
+	if (string == NULL)
+		return NULL;
+	size = strlen(string) + 1;
+	copy = palloc_extended(size, MCXT_ALLOC_NO_OOM);
+	if (copy != NULL)
+		memcpy(copy, string, size);
+	return copy;
+}
+
+static void
+out_of_memory(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OUT_OF_MEMORY),
+			 errmsg("out of memory")));
+}
+
+static void
+bad_url(const char *problem)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("invalid URL of a remote service"),
+			 errdetail("The URL is not usable: %s.", problem)));
+}
+
+static void
+bad_path(const char *problem)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("invalid path of a request"),
+			 errdetail("%s", problem)));
+}
