@@ -1,0 +1,171 @@
+/*-------------------------------------------------------------------------
+ *
+ * record.c
+ *	  Remote records as rows: JSON members into typed columns.
+ *
+ * The manifest says where each column's value stands in a record; the
+ * column's own input function converts it, so a value that does not fit is
+ * the type's own error, with a context that names record and column.  Absent
+ * members are NULL.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
+
+#include "connector/connector.h"
+
+typedef struct ShapeColumn
+{
+	const char *name;
+	const char *path;			/* NULL: always null */
+	Oid			type;
+	int32		typmod;
+	Oid			ioparam;
+	FmgrInfo	input;
+} ShapeColumn;
+
+struct HxRecordShape
+{
+	int			ncolumns;
+	bool		naive_is_utc;
+	const char *resource;
+	const char *key;			/* of the record at hand, for the error context */
+	const char *column;
+	ShapeColumn columns[FLEXIBLE_ARRAY_MEMBER];
+};
+
+/* The path the manifest gives a column; NULL where it knows none of the name. */
+static char *
+column_path(const Jsonb *columns, const char *name)
+{
+	JsonbIterator *it = JsonbIteratorInit(&unconstify(Jsonb *, columns)->root);
+	JsonbIteratorToken token;
+	JsonbValue	value;
+
+	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
+	{
+		if (token == WJB_ELEM)
+		{
+			Jsonb	   *column = hx_json_value_part(&value);
+
+			if (strcmp(hx_json_text(column, "name"), name) == 0)
+				return hx_json_text(column, "path");
+		}
+	}
+	return NULL;
+}
+
+/*
+ * Prepares the conversion of a resource's records to rows of a descriptor,
+ * by the names of its columns.  A column the manifest does not know is an
+ * error (HV005).
+ */
+HxRecordShape *
+hx_record_shape(const HxAccount *account, const char *resource, TupleDesc desc)
+{
+	Jsonb	   *described = hx_manifest_resource(account->manifest, account->connector, resource);
+	Jsonb	   *columns = hx_json_part(described, "columns");
+	HxRecordShape *shape = palloc0(offsetof(HxRecordShape, columns) + desc->natts * sizeof(ShapeColumn));
+	char	   *dates = hx_json_text(described, "dates");
+
+	shape->ncolumns = desc->natts;
+	shape->naive_is_utc = dates != NULL && strcmp(dates, "utc") == 0;
+	shape->resource = pstrdup(resource);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(desc, i);
+		ShapeColumn *column = &shape->columns[i];
+		Oid			input;
+
+		if (attribute->attisdropped)
+			continue;
+		column->name = pstrdup(NameStr(attribute->attname));
+		column->path = column_path(columns, column->name);
+		if (column->path == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_FDW_COLUMN_NAME_NOT_FOUND),
+					 errmsg("resource \"%s\" of connector \"%s\" has no column \"%s\"",
+							resource, account->connector, column->name)));
+		column->type = attribute->atttypid;
+		column->typmod = attribute->atttypmod;
+		getTypeInputInfo(column->type, &input, &column->ioparam);
+		fmgr_info(input, &column->input);
+	}
+	return shape;
+}
+
+/*
+ * A time without a zone is UTC in HubEx, so it gets the zone it lacks.  The
+ * time's own form is left to the input function.
+ */
+static char *
+name_the_zone(char *text)
+{
+	const char *time = strchr(text, 'T');
+
+	if (time == NULL || strpbrk(time, "Zz+-") != NULL)
+		return text;
+	return psprintf("%sZ", text);
+}
+
+static void
+add_context(void *arg)
+{
+	HxRecordShape *shape = arg;
+
+	errcontext("column \"%s\" of record %s of resource \"%s\"",
+			   shape->column, shape->key, shape->resource);
+}
+
+/*
+ * Converts one record; values are palloc'd here.  Errors are those of the
+ * columns' input functions.
+ */
+void
+hx_record_values(HxRecordShape *shape, const char *key, const Jsonb *record, Datum *values, bool *nulls)
+{
+	ErrorContextCallback context = {.callback = add_context,.arg = shape,.previous = error_context_stack};
+
+	shape->key = key;
+	error_context_stack = &context;
+	for (int i = 0; i < shape->ncolumns; i++)
+	{
+		ShapeColumn *column = &shape->columns[i];
+		JsonbValue	value;
+		char	   *text;
+
+		nulls[i] = true;
+		values[i] = (Datum) 0;
+		if (column->path == NULL)
+			continue;
+		shape->column = column->name;
+
+		if (strcmp(column->path, "@key") == 0)
+			text = pstrdup(key);
+		else if (strcmp(column->path, "@record") == 0)
+			text = NULL;
+		else if (!hx_json_find(record, column->path, &value))
+			continue;
+		else
+			text = column->type == JSONBOID ? NULL : hx_json_value_text(&value);
+
+		nulls[i] = false;
+		if (text == NULL && column->type == JSONBOID)
+		{
+			values[i] = strcmp(column->path, "@record") == 0 ? JsonbPGetDatum(record)
+				: JsonbPGetDatum(hx_json_value_part(&value));
+			continue;
+		}
+		if (text == NULL)
+			text = hx_json_out(record);
+		if (column->type == TIMESTAMPTZOID && shape->naive_is_utc)
+			text = name_the_zone(text);
+		values[i] = InputFunctionCall(&column->input, text, column->ioparam, column->typmod);
+	}
+	error_context_stack = context.previous;
+}

@@ -1,0 +1,104 @@
+/*-------------------------------------------------------------------------
+ *
+ * connect.c
+ *	  hubex.make_server: a server and its user mapping, without a trace.
+ *
+ * CREATE USER MAPPING has the secret in its text, which the server log,
+ * pg_stat_statements and an error's context may show.  Here no text is made:
+ * the two commands are run from parse trees, and any message on the way hides
+ * the statement that called us.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commands/defrem.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "nodes/parsenodes.h"
+#include "utils/builtins.h"
+
+#include "connector/connector.h"
+
+PG_FUNCTION_INFO_V1(hubex_make_server);
+
+static void
+add_option(const char *name, const JsonbValue *value, void *arg)
+{
+	List	  **options = arg;
+	char	   *text = hx_json_value_text(value);
+
+	if (text != NULL)
+		*options = lappend(*options, makeDefElem(pstrdup(name), (Node *) makeString(text), -1));
+}
+
+static Jsonb *
+object_arg(FunctionCallInfo fcinfo, int n, const char *name)
+{
+	Jsonb	   *object = PG_ARGISNULL(n) ? NULL : PG_GETARG_JSONB_P(n);
+
+	if (object != NULL && !JB_ROOT_IS_OBJECT(object))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"%s\" must be a JSON object", name)));
+	return object;
+}
+
+/* Keeps the calling statement's text, and its context, out of any message. */
+static void
+hide_statement(void *arg)
+{
+	errhidestmt(true);
+	errhidecontext(true);
+}
+
+static void
+make_server(FunctionCallInfo fcinfo)
+{
+	CreateForeignServerStmt *server = makeNode(CreateForeignServerStmt);
+	CreateUserMappingStmt *mapping = makeNode(CreateUserMappingStmt);
+	Jsonb	   *credentials = object_arg(fcinfo, 3, "credentials");
+	Jsonb	   *options = object_arg(fcinfo, 4, "options");
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("argument \"%s\" must not be %s", "server", "null")));
+
+	server->servername = pstrdup(NameStr(*PG_GETARG_NAME(0)));
+	server->fdwname = "hubex_fdw";
+	if (!PG_ARGISNULL(1))
+		server->options = lappend(server->options,
+								  makeDefElem("connector", (Node *) makeString(text_to_cstring(PG_GETARG_TEXT_PP(1))), -1));
+	if (!PG_ARGISNULL(2))
+		server->options = lappend(server->options,
+								  makeDefElem("url", (Node *) makeString(text_to_cstring(PG_GETARG_TEXT_PP(2))), -1));
+	hx_json_each(options, add_option, &server->options);
+	(void) CreateForeignServer(server);
+	CommandCounterIncrement();
+
+	mapping->user = makeNode(RoleSpec);
+	mapping->user->roletype = ROLESPEC_PUBLIC;
+	mapping->user->location = -1;
+	mapping->servername = server->servername;
+	hx_json_each(credentials, add_option, &mapping->options);
+	(void) CreateUserMapping(mapping);
+	CommandCounterIncrement();
+}
+
+/*
+ * hubex.make_server(server, connector, url, credentials, options): CREATE
+ * SERVER and CREATE USER MAPPING FOR PUBLIC.  Errors are those of the two.
+ */
+Datum
+hubex_make_server(PG_FUNCTION_ARGS)
+{
+	ErrorContextCallback context = {.callback = hide_statement,.previous = error_context_stack};
+
+	error_context_stack = &context;
+	make_server(fcinfo);
+	error_context_stack = context.previous;
+	PG_RETURN_VOID();
+}

@@ -1,0 +1,165 @@
+/*-------------------------------------------------------------------------
+ *
+ * read.c
+ *	  Calls made now: hubex_request, hubex_tasks and the probe of an account.
+ *
+ * They go past the outbox: nothing is kept, nothing is repeated but for a
+ * renewed token, and what the remote system refuses is an error.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/tuplestore.h"
+
+#include "connector/connector.h"
+
+PG_FUNCTION_INFO_V1(hubex_request);
+PG_FUNCTION_INFO_V1(hubex_tasks);
+PG_FUNCTION_INFO_V1(hubex_probe);
+
+static char *
+server_arg(FunctionCallInfo fcinfo, int n)
+{
+	return PG_ARGISNULL(n) ? NULL : NameStr(*PG_GETARG_NAME(n));
+}
+
+/* The headers of an answer as an object; a repeated one keeps its last value. */
+static Jsonb *
+headers_object(const HxHttpResult *result)
+{
+	HxJsonBuilder builder;
+	ListCell   *cell;
+
+	hx_json_begin(&builder);
+	foreach(cell, result->headers)
+	{
+		HxPair	   *header = lfirst(cell);
+
+		/* A cookie is a credential; it has no place in a result. */
+		if (strcmp(header->name, "set-cookie") != 0)
+			hx_json_add_text(&builder, header->name, header->value);
+	}
+	return hx_json_end(&builder);
+}
+
+/*
+ * hubex_request(method, path, body, query, headers, content, content_type,
+ * server) -> (status, headers, body, content).  A status of 300 or more is an
+ * error, as is an answer that says it is JSON and is not.
+ */
+Datum
+hubex_request(PG_FUNCTION_ARGS)
+{
+	TupleDesc	desc;
+	Datum		values[4];
+	bool		nulls[4] = {false, false, true, true};
+	HxCall		call;
+	HxAccount  *account;
+	const HxHttpResult *result;
+	const char *type;
+	Jsonb	   *body = NULL;
+	char	   *problem;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "hubex_request must return a row");
+	hx_call_from_args(fcinfo, &call);
+	account = hx_account_open(server_arg(fcinfo, 7), GetUserId(), true);
+	hx_call_check(account, &call);
+
+	result = hx_call_perform(account, &call);
+	if (result->outcome != HX_HTTP_ANSWERED || result->status < 200 || result->status > 299)
+	{
+		if (result->body_len > 0)
+			body = hx_json_try_parse(result->body, result->body_len, &problem);
+		hx_http_report(ERROR, result, hx_call_problem(account, result, body));
+	}
+
+	type = hx_http_header(result, "content-type");
+	if (result->body_len > 0)
+	{
+		if (type != NULL && strstr(type, "json") != NULL)
+			body = hx_json_parse(result->body, result->body_len);
+		if (body != NULL)
+		{
+			values[2] = JsonbPGetDatum(body);
+			nulls[2] = false;
+		}
+		else
+		{
+			bytea	   *content = palloc(VARHDRSZ + result->body_len);
+
+			SET_VARSIZE(content, VARHDRSZ + result->body_len);
+			memcpy(VARDATA(content), result->body, result->body_len);
+			values[3] = PointerGetDatum(content);
+			nulls[3] = false;
+		}
+	}
+	values[0] = Int32GetDatum(result->status);
+	values[1] = JsonbPGetDatum(headers_object(result));
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}
+
+/*
+ * hubex_tasks(filter, server) -> SETOF hubex_task: all pages of GET
+ * /WORK/Tasks, or an error; never a part.
+ */
+Datum
+hubex_tasks(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	MemoryContext row_context;
+	HxAccount  *account;
+	HxRecordShape *shape;
+	HxList	   *list;
+	Datum	   *values;
+	bool	   *nulls;
+	char	   *key;
+	Jsonb	   *record;
+
+	InitMaterializedSRF(fcinfo, 0);
+	account = hx_account_open(server_arg(fcinfo, 1), GetUserId(), true);
+	shape = hx_record_shape(account, "tasks", rsinfo->setDesc);
+	list = hx_list_begin(account, "tasks", PG_ARGISNULL(0) ? NULL : PG_GETARG_JSONB_P(0));
+	values = palloc(sizeof(Datum) * rsinfo->setDesc->natts);
+	nulls = palloc(sizeof(bool) * rsinfo->setDesc->natts);
+	row_context = AllocSetContextCreate(CurrentMemoryContext, "hubex row", ALLOCSET_DEFAULT_SIZES);
+
+	while (hx_list_next(list, &key, &record))
+	{
+		MemoryContext old = MemoryContextSwitchTo(row_context);
+
+		hx_record_values(shape, key, record, values, nulls);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(row_context);
+	}
+	return (Datum) 0;
+}
+
+/*
+ * hubex.probe(server): signs in and counts the records of the connector's
+ * first resource; returns a sentence about it, or fails as any call would.
+ */
+Datum
+hubex_probe(PG_FUNCTION_ARGS)
+{
+	HxAccount  *account = hx_account_open(server_arg(fcinfo, 0), GetUserId(), true);
+	List	   *resources = hx_json_names(hx_json_part(account->manifest, "resources"));
+	HxList	   *list;
+	char	   *key;
+	Jsonb	   *record;
+
+	if (resources == NIL)
+		PG_RETURN_TEXT_P(cstring_to_text("The connector has no resource to ask for."));
+	list = hx_list_begin(account, linitial(resources), NULL);
+	hx_list_first_page_only(list);
+	(void) hx_list_next(list, &key, &record);
+	PG_RETURN_TEXT_P(cstring_to_text(psprintf("The remote system answers; it shows " INT64_FORMAT " %s.",
+											  hx_list_total(list), (char *) linitial(resources))));
+}
