@@ -1,0 +1,347 @@
+/*-------------------------------------------------------------------------
+ *
+ * answer.c
+ *	  What is sent for a request of the outbox, and what its answer means.
+ *
+ * The heart of "one effect".  A request that makes a record carries its stamp
+ * in the connector's idempotency header and a natural key in its body.  When
+ * it cannot be known whether the remote system did the work (the connection
+ * broke, the answer was cut off, a gateway answered 502), the record is
+ * looked up by the natural key, and the request is sent again only if it is
+ * not there.  A conflict (409) is looked up too: it means "already made" if
+ * the record is there, and a business refusal if not.
+ *
+ * Nothing here touches the database or the network; it can run anywhere.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "common/pg_prng.h"
+#include "mb/pg_wchar.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "outbox/outbox.h"
+
+#define LOOKUP_MAX_RECORDS	100
+#define ERROR_MAX_BYTES		2000
+
+static Jsonb *
+create_of(const HxAccount *account, const HxRequest *request)
+{
+	if (!request->creates)
+		return NULL;
+	return hx_json_part(hx_manifest_resource(account->manifest, account->connector, request->resource), "create");
+}
+
+static void
+add_pair(List **pairs, const char *name, const char *value)
+{
+	HxPair	   *pair = palloc(sizeof(HxPair));
+
+	pair->name = pstrdup(name);
+	pair->value = value;
+	*pairs = lappend(*pairs, pair);
+}
+
+/* The call that a request makes. */
+HxCall *
+hx_outbox_call(const HxAccount *account, const HxRequest *request)
+{
+	HxCall	   *call = palloc0(sizeof(HxCall));
+	Jsonb	   *create = create_of(account, request);
+	char	   *stamp_header = create ? hx_json_text(create, "idempotency_header") : NULL;
+
+	call->method = request->method;
+	call->path = request->path;
+	call->query = hx_call_query(request->query);
+	call->headers = hx_call_headers(request->headers);
+	if (stamp_header != NULL)
+		add_pair(&call->headers, stamp_header, request->stamp);
+	if (request->has_body)
+	{
+		call->body = request->body;
+		call->body_len = request->body_len;
+		call->content_type = request->content_type;
+	}
+	return call;
+}
+
+/* Can it be found out whether the record is there? */
+bool
+hx_outbox_can_look_up(const HxAccount *account, const HxRequest *request)
+{
+	Jsonb	   *create = create_of(account, request);
+
+	return create != NULL && request->natural_key != NULL &&
+		hx_json_text(create, "natural_key_filter") != NULL;
+}
+
+/* The call that looks the record up by its natural key. */
+HxCall *
+hx_outbox_lookup_call(const HxAccount *account, const HxRequest *request)
+{
+	HxCall	   *call = palloc0(sizeof(HxCall));
+	Jsonb	   *create = create_of(account, request);
+	int64		first = hx_json_int(account->manifest, "paging.first", 1);
+
+	call->method = "GET";
+	call->path = hx_json_text(hx_manifest_resource(account->manifest, account->connector, request->resource), "path");
+	add_pair(&call->query, hx_json_text(create, "natural_key_filter"), request->natural_key);
+	add_pair(&call->headers, "Range",
+			 psprintf("%s=" INT64_FORMAT "-" INT64_FORMAT, hx_json_text(account->manifest, "paging.unit"),
+					  first, first + LOOKUP_MAX_RECORDS - 1));
+	return call;
+}
+
+/* A text that fits a row: valid in the database's encoding, and not huge. */
+static char *
+tidy(const char *text)
+{
+	char	   *copy;
+	int			len = strlen(text);
+
+	if (len > ERROR_MAX_BYTES)
+		len = pg_mbcliplen(text, len, ERROR_MAX_BYTES);
+	copy = pnstrdup(text, len);
+	if (!pg_verify_mbstr(GetDatabaseEncoding(), copy, len, true))
+		for (char *c = copy; *c; c++)
+			if (IS_HIGHBIT_SET(*c))
+				*c = '?';
+	return copy;
+}
+
+/* Ends the attempt: the request waits for its next one, or is given up. */
+static void
+try_again(const HxAccount *account, const HxRequest *request, const HxHttpResult *result,
+		  HxOutcome *outcome, char *error)
+{
+	int64		wait_ms = hx_outbox_backoff_ms(account->manifest, request->attempts,
+											   result ? result->retry_after_ms : -1,
+											   pg_prng_double(&pg_global_prng_state));
+
+	outcome->error = tidy(error);
+	outcome->verdict = HX_RETRY;
+	outcome->next_attempt_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait_ms);
+	if (request->attempts >= hx_json_int(account->manifest, "retry.attempts", PG_INT32_MAX))
+	{
+		outcome->verdict = HX_DEAD;
+		outcome->next_attempt_at = 0;
+	}
+}
+
+static void
+give_up(HxOutcome *outcome, char *error)
+{
+	outcome->verdict = HX_DEAD;
+	outcome->error = tidy(error);
+}
+
+/* The answer in one line: the status and what the remote system says. */
+static char *
+describe(const HxAccount *account, const HxHttpResult *result, const Jsonb *body)
+{
+	char	   *said = hx_call_problem(account, result, body);
+
+	if (said == NULL && result->body_len > 0 && body == NULL)
+		said = pnstrdup(result->body, Min(result->body_len, 300));
+	else if (said == NULL && body != NULL)
+	{
+		said = hx_json_out(body);
+		if (strlen(said) > 300)
+			said = pnstrdup(said, pg_mbcliplen(said, strlen(said), 300));
+	}
+	return said ? psprintf("HTTP %d: %s", result->status, said) : psprintf("HTTP %d", result->status);
+}
+
+/* Does the connector say that a status is final? */
+static bool
+is_final(const HxAccount *account, int status)
+{
+	if (status >= 300 && status < 400)
+		return true;			/* redirects are not followed */
+	return hx_json_has(hx_json_part(account->manifest, "retry.final"), psprintf("%d", status));
+}
+
+/*
+ * Judges how a request went.  The outcome comes with id and the request's
+ * uncertainty filled in.  Error texts are the remote system's own words.
+ */
+HxNextStep
+hx_outbox_judge(const HxAccount *account, const HxRequest *request,
+				const HxHttpResult *result, HxOutcome *outcome)
+{
+	Jsonb	   *create = create_of(account, request);
+	bool		success = result->status >= 200 && result->status < 300;
+	Jsonb	   *body = NULL;
+	char	   *not_json = NULL;
+
+	outcome->status = result->status;
+
+	if (result->outcome == HX_HTTP_NOT_SENT)
+	{
+		try_again(account, request, result, outcome, psprintf("not sent, %s failed: %s", result->stage, result->error));
+		return HX_STEP_DONE;
+	}
+	if (result->outcome != HX_HTTP_ANSWERED && !(success && !request->creates))
+	{
+		char	   *error = psprintf("no whole answer (%s): %s", result->stage, result->error);
+
+		if (create != NULL)
+			outcome->uncertain = true;
+		if (create != NULL && success && hx_outbox_can_look_up(account, request))
+		{
+			outcome->error = tidy(error);
+			return HX_STEP_LOOK_UP; /* it was made; only its id is missing */
+		}
+		try_again(account, request, result, outcome, error);
+		return HX_STEP_DONE;
+	}
+
+	if (result->outcome == HX_HTTP_ANSWERED && result->body_len > 0)
+		body = hx_json_try_parse(result->body, result->body_len, &not_json);
+
+	if (success)
+	{
+		Jsonb	   *refusal = hx_call_refusal(account, body);
+
+		if (refusal != NULL)
+		{
+			give_up(outcome, psprintf("refused with HTTP %d: %s", result->status, hx_json_out(refusal)));
+			outcome->response = body;
+			return HX_STEP_DONE;
+		}
+		outcome->verdict = HX_DELIVERED;
+		outcome->response = body;
+		outcome->uncertain = false;
+		if (result->outcome != HX_HTTP_ANSWERED)
+			outcome->error = tidy(psprintf("done, but the answer broke off: %s", result->error));
+		if (create != NULL)
+		{
+			char	   *number = hx_json_text(create, "number");
+
+			outcome->remote_id = body ? hx_json_text(body, hx_json_text(create, "id")) : NULL;
+			outcome->remote_number = (body && number) ? hx_json_text(body, number) : NULL;
+			if (outcome->remote_id == NULL)
+			{
+				outcome->error = tidy(psprintf("made, but the answer has no id%s%s",
+											   not_json ? ": " : "", not_json ? not_json : ""));
+				outcome->uncertain = true;
+				if (hx_outbox_can_look_up(account, request))
+					return HX_STEP_LOOK_UP;
+				outcome->uncertain = false;
+			}
+		}
+		return HX_STEP_DONE;
+	}
+
+	if (create != NULL && result->status == hx_json_int(create, "conflict", -1) &&
+		hx_outbox_can_look_up(account, request))
+	{
+		outcome->error = tidy(describe(account, result, body));
+		outcome->response = body;
+		return HX_STEP_LOOK_UP;
+	}
+	if (is_final(account, result->status))
+	{
+		give_up(outcome, describe(account, result, body));
+		outcome->response = body;
+		return HX_STEP_DONE;
+	}
+
+	/* A gateway's or server's failure may hide that the work was done. */
+	if (create != NULL && (result->status >= 500 || result->status == 408))
+		outcome->uncertain = true;
+	try_again(account, request, result, outcome, describe(account, result, body));
+	return HX_STEP_DONE;
+}
+
+/* One record the look-up found: is it the request's own? */
+typedef struct Candidate
+{
+	const HxRequest *request;
+	const char *natural_key;	/* the member that holds it */
+	const char *number;
+	List	   *known_ids;
+	HxOutcome  *outcome;
+	bool		found;
+} Candidate;
+
+static void
+consider(const char *id, const JsonbValue *value, void *arg)
+{
+	Candidate  *candidate = arg;
+	Jsonb	   *record = value->type == jbvBinary ? hx_json_value_part(value) : NULL;
+	char	   *key = record ? hx_json_text(record, candidate->natural_key) : NULL;
+	ListCell   *cell;
+
+	/* The filter is only trusted to save traffic. */
+	if (candidate->found || key == NULL || strcmp(key, candidate->request->natural_key) != 0)
+		return;
+	foreach(cell, candidate->known_ids)
+		if (strcmp(lfirst(cell), id) == 0)
+			return;				/* another request made that one */
+	candidate->found = true;
+	candidate->outcome->remote_id = pstrdup(id);
+	candidate->outcome->remote_number = candidate->number ? hx_json_text(record, candidate->number) : NULL;
+}
+
+/*
+ * Judges the answer of a look-up.  outcome->error, where set, says what led
+ * here; outcome->status is still that of the request itself, 0 if it has not
+ * been sent since.  known_ids are records that other requests made.
+ */
+HxNextStep
+hx_outbox_judge_lookup(const HxAccount *account, const HxRequest *request,
+					   const HxHttpResult *result, List *known_ids, HxOutcome *outcome)
+{
+	Jsonb	   *create = create_of(account, request);
+	Candidate	candidate = {.request = request,.known_ids = known_ids,.outcome = outcome};
+	bool		refused = outcome->status == hx_json_int(create, "conflict", -1);
+	Jsonb	   *body = NULL;
+	char	   *problem = NULL;
+
+	if (result->outcome == HX_HTTP_ANSWERED && result->status != 204 && result->body_len > 0)
+		body = hx_json_try_parse(result->body, result->body_len, &problem);
+	if (result->outcome != HX_HTTP_ANSWERED || result->status < 200 || result->status > 299 ||
+		(result->status != 204 && (body == NULL || !JB_ROOT_IS_OBJECT(body) ||
+								   JB_ROOT_COUNT(body) >= LOOKUP_MAX_RECORDS)))
+	{
+		outcome->uncertain = true;
+		outcome->remote_id = NULL;
+		try_again(account, request, result, outcome,
+				  psprintf("%s%scould not be looked up by %s: %s",
+						   outcome->error ? outcome->error : "", outcome->error ? "; " : "",
+						   hx_json_text(create, "natural_key"),
+						   result->outcome == HX_HTTP_ANSWERED ? describe(account, result, body) : result->error));
+		return HX_STEP_DONE;
+	}
+
+	candidate.natural_key = hx_json_text(create, "natural_key");
+	candidate.number = hx_json_text(create, "number");
+	hx_json_each(body, consider, &candidate);
+	if (candidate.found)
+	{
+		outcome->verdict = HX_DELIVERED;
+		outcome->uncertain = false;
+		outcome->error = NULL;
+		outcome->response = NULL;
+		return HX_STEP_DONE;
+	}
+	if (refused)
+	{
+		outcome->verdict = HX_DEAD;
+		outcome->uncertain = false;
+		return HX_STEP_DONE;
+	}
+	if (outcome->status >= 200 && outcome->status < 300)
+	{
+		/* It said it was made, so give the list time to show it. */
+		outcome->uncertain = true;
+		try_again(account, request, result, outcome, psprintf("%s; not to be found yet", outcome->error));
+		return HX_STEP_DONE;
+	}
+	outcome->error = NULL;
+	return HX_STEP_SEND;
+}

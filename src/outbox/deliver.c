@@ -1,0 +1,87 @@
+/*-------------------------------------------------------------------------
+ *
+ * deliver.c
+ *	  CALL hubex_deliver(): delivery in the caller's session.
+ *
+ * For servers that do not preload hubex: by hand, or from pg_cron.  It runs
+ * the very loop of the worker and may run beside it, and beside itself.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "outbox/outbox.h"
+
+PG_FUNCTION_INFO_V1(hubex_deliver);
+
+static const HxTransactions procedure_transactions = {
+	.begin = hx_outbox_procedure_begin,
+	.commit = hx_outbox_procedure_commit
+};
+
+/*
+ * hubex_deliver(server, timeout): delivers what is due, of one server or of
+ * all, until nothing is or the timeout passes; what is in flight then is
+ * waited for.  Errors: called inside a transaction block (2D000).
+ */
+Datum
+hubex_deliver(PG_FUNCTION_ARGS)
+{
+	CallContext *call = (CallContext *) fcinfo->context;
+	TimestampTz deadline;
+	MemoryContext context;
+	HxDelivery *delivery;
+	char	   *server = NULL;
+
+	if (call == NULL || !IsA(call, CallContext) || call->atomic)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
+				 errmsg("hubex_deliver() cannot run inside a transaction block"),
+				 errdetail("It commits before it sends.")));
+	if (PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("argument \"%s\" must not be %s", "timeout", "null")));
+	if (!PG_ARGISNULL(0))
+		server = hx_account_only_server(NameStr(*PG_GETARG_NAME(0)));
+	deadline = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+													   TimestampTzGetDatum(GetCurrentTimestamp()),
+													   PG_GETARG_DATUM(1)));
+
+	/* A portal's memory: it outlives the commits and goes with an error. */
+	context = AllocSetContextCreate(PortalContext, "hubex deliver", ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(context);
+	hx_outbox_procedure_enter();
+	MemoryContextSwitchTo(context);
+	delivery = hx_delivery_create(&procedure_transactions, server);
+
+	for (;;)
+	{
+		MemoryContext step = AllocSetContextCreate(context, "hubex deliver step", ALLOCSET_DEFAULT_SIZES);
+		int64		wish;
+
+		MemoryContextSwitchTo(step);
+		CHECK_FOR_INTERRUPTS();
+		if (GetCurrentTimestamp() >= deadline)
+			hx_delivery_stop_claiming(delivery);
+		wish = hx_delivery_step(delivery);
+		MemoryContextSwitchTo(context);
+		MemoryContextDelete(step);
+		if (wish < 0 || (wish > 0 && hx_delivery_idle(delivery)))
+			break;
+		if (wish > 0)
+			hx_delivery_wait(delivery, wish);
+	}
+
+	MemoryContextDelete(context);
+	hx_outbox_procedure_leave();
+	PG_RETURN_VOID();
+}

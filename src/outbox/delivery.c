@@ -1,0 +1,756 @@
+/*-------------------------------------------------------------------------
+ *
+ * delivery.c
+ *	  The delivery of the outbox: many requests in flight, no transaction open.
+ *
+ * One object, one loop: hx_delivery_step() does what can be done now and says
+ * when it wants to be called again; hx_delivery_wait() sleeps on the latch and
+ * the sockets until then.  The worker and CALL hubex_deliver() are two thin
+ * callers that differ only in how a transaction is begun and committed.
+ *
+ * A step is: collect the transfers that ended, judge them (answer.c); in one
+ * transaction record what became of them and claim what is due; start the
+ * transfers of what is ready.  Between claim and record lies the network, and
+ * no transaction.
+ *
+ * An item, one claimed request, moves like this:
+ *
+ *	 SEND -> SENDING -> done			answered, refused or to be retried
+ *	  ^  \_____/  \						(a 401 renews the token, once)
+ *	  |			   v
+ *	 LOOK_UP -> LOOKING_UP -> done		found there; or SEND if it is not
+ *
+ * An item's memory hangs below its batch's, the requests claimed together,
+ * which goes when its last item is done.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "storage/proc.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "base/attempt.h"
+#include "base/owner.h"
+#include "base/shared.h"
+#include "compat.h"
+#include "connector/token.h"
+#include "outbox/outbox.h"
+
+#define MAX_ITEMS			128 /* in flight over all servers */
+#define LOOK_EVERY_MS		5000	/* even if nobody wakes us */
+#define RECOVER_EVERY_MS	2000	/* look for dead claimants */
+#define TOKEN_POLL_MS		20	/* another process is signing in */
+#define ERROR_PAUSE_MS		1000	/* after a failed transaction */
+#define SIGN_IN_PAUSE_MS	5000	/* after a sign-in that failed */
+
+/* Requests claimed together; owns their memory. */
+typedef struct Batch
+{
+	MemoryContext context;
+	int			items;
+	List	   *accounts;		/* of BatchAccount * */
+} Batch;
+
+typedef struct BatchAccount
+{
+	char	   *server;
+	char	   *owner;
+	HxAccount  *account;		/* NULL: could not be opened */
+	char	   *problem;
+} BatchAccount;
+
+typedef enum ItemPhase
+{
+	ITEM_SEND,
+	ITEM_SENDING,
+	ITEM_LOOK_UP,
+	ITEM_LOOKING_UP,
+	ITEM_DONE
+} ItemPhase;
+
+typedef struct Item
+{
+	ItemPhase	phase;
+	Batch	   *batch;
+	HxRequest  *request;
+	HxAccount  *account;
+	HxTransfer *transfer;
+	uint64		token_version;
+	bool		renewed;		/* a 401 was answered by a new token already */
+	bool		signs_in;		/* this transfer is a sign-in, for the item's account */
+	HxOutcome	outcome;
+} Item;
+
+struct HxDelivery
+{
+	MemoryContext context;
+	const HxTransactions *transactions;
+	char	   *only_server;
+	HxHttpPool *pool;
+	int64		claimant;		/* 0: none yet */
+	MemoryContextCallback end_claimant;
+	List	   *items;			/* of Item *: claimed and not recorded */
+	List	   *sign_ins;		/* of Item *: sign-ins under way */
+	List	   *throttled;		/* of Pause *: servers without quota */
+	bool		look;			/* something may be due */
+	TimestampTz next_due;		/* 0: nothing known */
+	TimestampTz next_look;
+	TimestampTz next_recovery;
+	bool		stopping;		/* nothing more is claimed */
+	bool		gone;			/* the extension is not here any more */
+	MemoryContext unfinished;	/* of a batch whose claim has not committed */
+};
+
+typedef struct Pause
+{
+	char	   *server;
+	TimestampTz until;
+} Pause;
+
+static void
+release_claimant(void *arg)
+{
+	HxDelivery *delivery = arg;
+
+	if (delivery->claimant != 0 && MyProc != NULL)
+		hx_outbox_end_claimant(delivery->claimant);
+	delivery->claimant = 0;
+}
+
+/*
+ * Makes a delivery in the current context, whose end releases everything,
+ * what is in flight included: that is then recovered as of a dead process.
+ */
+HxDelivery *
+hx_delivery_create(const HxTransactions *transactions, const char *only_server)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "hubex delivery", ALLOCSET_DEFAULT_SIZES);
+	HxDelivery *delivery = MemoryContextAllocZero(context, sizeof(HxDelivery));
+
+	delivery->context = context;
+	delivery->transactions = transactions;
+	delivery->only_server = only_server ? MemoryContextStrdup(context, only_server) : NULL;
+	delivery->look = true;
+	delivery->end_claimant.func = release_claimant;
+	delivery->end_claimant.arg = delivery;
+	MemoryContextRegisterResetCallback(context, &delivery->end_claimant);
+	delivery->pool = hx_http_pool_create(context);
+	return delivery;
+}
+
+/* Has the extension gone from the database? */
+bool
+hx_delivery_gone(const HxDelivery *delivery)
+{
+	return delivery->gone;
+}
+
+/* Is nothing in flight? */
+bool
+hx_delivery_idle(const HxDelivery *delivery)
+{
+	return delivery->items == NIL;
+}
+
+/* From now on nothing more is taken up; what is in flight is brought to its end. */
+void
+hx_delivery_stop_claiming(HxDelivery *delivery)
+{
+	delivery->stopping = true;
+}
+
+/* Sleeps until the latch, a socket or the time calls. */
+void
+hx_delivery_wait(HxDelivery *delivery, int64 milliseconds)
+{
+	static uint32 event = 0;
+
+	if (event == 0)
+		event = hx_wait_event("HubexDelivery");
+	if (hx_http_wait(delivery->pool, (long) milliseconds, event) & WL_LATCH_SET)
+		delivery->look = true;
+}
+
+/* Puts an item back as it was; it was not sent. */
+static void
+put_back(Item *item, int64 wait_ms, const char *why)
+{
+	MemoryContext old = MemoryContextSwitchTo(item->batch->context);
+
+	item->outcome.verdict = HX_RETURNED;
+	item->outcome.uncertain = item->request->uncertain;
+	item->outcome.next_attempt_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait_ms);
+	item->outcome.error = why ? pstrdup(why) : NULL;
+	item->phase = ITEM_DONE;
+	MemoryContextSwitchTo(old);
+}
+
+/* Ends an attempt that failed before anything was sent. */
+static void
+fail_unsent(Item *item, const char *why, int64 retry_after_ms)
+{
+	MemoryContext old = MemoryContextSwitchTo(item->batch->context);
+
+	item->outcome.verdict = HX_RETRY;
+	item->outcome.uncertain = item->request->uncertain;
+	item->outcome.error = pstrdup(why);
+	item->outcome.next_attempt_at =
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+									hx_outbox_backoff_ms(item->account ? item->account->manifest : NULL,
+														 item->request->attempts, retry_after_ms, 0.5));
+	item->phase = ITEM_DONE;
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * The account to send a request from, opened once for all requests of a batch
+ * with one server and owner.  What cannot be opened (a mapping that is
+ * missing, say) fails the attempt, not the request: the DBA can mend it.
+ */
+static BatchAccount *
+batch_account(Batch *batch, const HxRequest *request)
+{
+	BatchAccount *entry;
+	ListCell   *cell;
+	Oid			role;
+
+	foreach(cell, batch->accounts)
+	{
+		entry = lfirst(cell);
+		if (strcmp(entry->server, request->server) == 0 && strcmp(entry->owner, request->owner) == 0)
+			return entry;
+	}
+
+	entry = palloc0(sizeof(BatchAccount));
+	entry->server = request->server;
+	entry->owner = request->owner;
+	batch->accounts = lappend(batch->accounts, entry);
+	role = get_role_oid(request->owner, true);
+	if (!OidIsValid(role))
+		entry->problem = psprintf("role \"%s\" does not exist any more", request->owner);
+	else
+		entry->account = hx_account_try_open(request->server, role, &entry->problem);
+	return entry;
+}
+
+/* How many more requests of a server may be taken now. */
+static int
+free_room(HxDelivery *delivery, const HxRoom *room, TimestampTz now)
+{
+	int			room_left = room->free;
+	ListCell   *cell;
+
+	if (delivery->stopping)
+		return 0;
+	if (delivery->only_server != NULL && strcmp(delivery->only_server, room->server) != 0)
+		return 0;
+	foreach(cell, delivery->throttled)
+	{
+		Pause	   *pause = lfirst(cell);
+
+		if (strcmp(pause->server, room->server) == 0)
+		{
+			if (pause->until > now)
+				return 0;
+			room_left = Min(room_left, 1);	/* feel the way back */
+		}
+	}
+	foreach(cell, delivery->items)
+	{
+		Item	   *item = lfirst(cell);
+
+		if (item->phase != ITEM_DONE && strcmp(item->request->server, room->server) == 0)
+			room_left--;
+	}
+	return Max(room_left, 0);
+}
+
+/* Claims what is due, in the open transaction; the items start as SEND. */
+static List *
+claim(HxDelivery *delivery, Batch *batch)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	List	   *servers = hx_outbox_servers();
+	HxRoom	   *rooms = palloc(sizeof(HxRoom) * Max(list_length(servers), 1));
+	List	   *claimed = NIL;
+	int			nrooms = 0;
+	int			in_all = MAX_ITEMS - list_length(delivery->items);
+	ListCell   *cell;
+
+	foreach(cell, servers)
+	{
+		HxRoom	   *room = lfirst(cell);
+
+		room->free = Min(free_room(delivery, room, now), in_all);
+		in_all -= room->free;
+		if (room->free > 0)
+			rooms[nrooms++] = *room;
+	}
+	if (nrooms == 0)
+		return NIL;
+
+	foreach(cell, hx_outbox_claim(delivery->claimant, rooms, nrooms))
+	{
+		Item	   *item = palloc0(sizeof(Item));
+		BatchAccount *entry;
+
+		item->batch = batch;
+		item->request = lfirst(cell);
+		item->outcome.id = item->request->id;
+		item->outcome.uncertain = item->request->uncertain;
+		entry = batch_account(batch, item->request);
+		item->account = entry->account;
+		batch->items++;
+		if (item->account == NULL)
+			fail_unsent(item, entry->problem, -1);
+		else if (item->request->uncertain && hx_outbox_can_look_up(item->account, item->request))
+			item->phase = ITEM_LOOK_UP;
+		claimed = lappend(claimed, item);
+	}
+	return claimed;
+}
+
+/* Takes recorded items out of the list, and their batches with the last. */
+static void
+drop_recorded(HxDelivery *delivery, List *recorded)
+{
+	ListCell   *cell;
+
+	foreach(cell, recorded)
+	{
+		Item	   *item = lfirst(cell);
+		Batch	   *batch = item->batch;
+
+		delivery->items = list_delete_ptr(delivery->items, item);
+		if (--batch->items == 0)
+			MemoryContextDelete(batch->context);
+	}
+}
+
+/* The items that are done, and their outcomes. */
+static List *
+done_items(HxDelivery *delivery, List **outcomes)
+{
+	List	   *done = NIL;
+	ListCell   *cell;
+
+	*outcomes = NIL;
+	foreach(cell, delivery->items)
+	{
+		Item	   *item = lfirst(cell);
+
+		if (item->phase == ITEM_DONE)
+		{
+			done = lappend(done, item);
+			*outcomes = lappend(*outcomes, &item->outcome);
+		}
+	}
+	return done;
+}
+
+/*
+ * The one transaction of a step: records what is done, recovers what the dead
+ * left behind, claims what is due.  After its commit, and only then, the
+ * claimed may be sent and the recorded are forgotten.
+ */
+static void
+record_and_claim(HxDelivery *delivery)
+{
+	MemoryContext here = CurrentMemoryContext;
+	MemoryContext batch_context = AllocSetContextCreate(delivery->context, "hubex batch", ALLOCSET_SMALL_SIZES);
+	Batch	   *batch = MemoryContextAllocZero(batch_context, sizeof(Batch));
+	TimestampTz now = GetCurrentTimestamp();
+	List	   *outcomes;
+	List	   *recorded = done_items(delivery, &outcomes);
+	List	   *claimed = NIL;
+	TimestampTz due = 0;
+	Oid			relation;
+	Oid			owner;
+
+	delivery->unfinished = batch_context;
+	batch->context = batch_context;
+	delivery->transactions->begin();
+	if (!hx_owner_table("outbox", &relation, &owner))
+	{
+		delivery->gone = true;
+		delivery->transactions->commit();
+		MemoryContextSwitchTo(here);
+		return;
+	}
+	if (delivery->claimant == 0)
+	{
+		delivery->claimant = hx_outbox_new_claimant();
+		delivery->next_recovery = 0;
+	}
+	if (outcomes != NIL)
+		hx_outbox_record(delivery->claimant, outcomes);
+	if (now >= delivery->next_recovery)
+	{
+		int64		recovered = hx_outbox_recover(delivery->claimant);
+
+		if (recovered > 0)
+			ereport(LOG,
+					(errmsg("hubex recovered " INT64_FORMAT " requests that were in flight when their sender ended", recovered)));
+		delivery->next_recovery = TimestampTzPlusMilliseconds(now, RECOVER_EVERY_MS);
+	}
+	MemoryContextSwitchTo(batch_context);
+	claimed = claim(delivery, batch);
+	MemoryContextSwitchTo(here);
+	if (!hx_outbox_next_due(delivery->only_server, &due))
+		due = 0;
+	delivery->transactions->commit();
+	MemoryContextSwitchTo(here);
+
+	if (recorded != NIL && hx_shared() != NULL)
+		ConditionVariableBroadcast(&hx_shared()->delivered);
+	drop_recorded(delivery, recorded);
+
+	{
+		MemoryContext old = MemoryContextSwitchTo(delivery->context);
+
+		delivery->items = list_concat(delivery->items, claimed);
+		MemoryContextSwitchTo(old);
+	}
+	if (claimed == NIL)
+		MemoryContextDelete(batch_context);
+	delivery->unfinished = NULL;
+
+	/*
+	 * All that is due and had room is claimed.  What comes next is announced
+	 * by a commit, by the end of an item, or by its time.
+	 */
+	delivery->look = false;
+	delivery->next_due = due;
+	delivery->next_look = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOOK_EVERY_MS);
+}
+
+/* Notes that a server has no quota for a while. */
+static void
+note_pause(HxDelivery *delivery, const char *server, int64 wait_us)
+{
+	MemoryContext old = MemoryContextSwitchTo(delivery->context);
+	TimestampTz until = GetCurrentTimestamp() + wait_us;
+	Pause	   *pause = NULL;
+	ListCell   *cell;
+
+	foreach(cell, delivery->throttled)
+		if (strcmp(((Pause *) lfirst(cell))->server, server) == 0)
+			pause = lfirst(cell);
+	if (pause == NULL)
+	{
+		pause = palloc(sizeof(Pause));
+		pause->server = pstrdup(server);
+		delivery->throttled = lappend(delivery->throttled, pause);
+	}
+	pause->until = until;
+	MemoryContextSwitchTo(old);
+}
+
+/* The quota had room: the server is not throttled any more. */
+static void
+forget_pause(HxDelivery *delivery, const char *server)
+{
+	ListCell   *cell;
+
+	foreach(cell, delivery->throttled)
+	{
+		Pause	   *pause = lfirst(cell);
+
+		if (strcmp(pause->server, server) == 0)
+		{
+			delivery->throttled = foreach_delete_current(delivery->throttled, cell);
+			pfree(pause->server);
+			pfree(pause);
+		}
+	}
+}
+
+/* Is a sign-in for this account under way here? */
+static bool
+signing_in(HxDelivery *delivery, const HxAccount *account)
+{
+	ListCell   *cell;
+
+	foreach(cell, delivery->sign_ins)
+		if (memcmp(((Item *) lfirst(cell))->account->key, account->key, HX_ACCOUNT_KEY_LEN) == 0)
+			return true;
+	return false;
+}
+
+/* Starts the sign-in for an item's account. */
+static void
+start_sign_in(HxDelivery *delivery, Item *item)
+{
+	MemoryContext old = MemoryContextSwitchTo(delivery->context);
+	Item	   *sign_in = palloc0(sizeof(Item));
+
+	sign_in->signs_in = true;
+	sign_in->account = item->account;
+	sign_in->batch = item->batch;
+	item->batch->items++;		/* the account's memory stays until we are done */
+	delivery->sign_ins = lappend(delivery->sign_ins, sign_in);
+	MemoryContextSwitchTo(item->batch->context);
+	sign_in->transfer = hx_http_start(delivery->pool, hx_sign_in_request(item->account), sign_in);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Starts what an item is ready for, if there is a token and quota.  Returns
+ * the milliseconds after which to try again, 0 if it was started, is done or
+ * will be called for.
+ */
+static int64
+start_item(HxDelivery *delivery, Item *item)
+{
+	MemoryContext old;
+	HxToken		token = {0, NULL};
+	HxCall	   *call;
+	int64		wait_us;
+
+	old = MemoryContextSwitchTo(item->batch->context);
+
+	if (hx_sign_in_needed(item->account))
+	{
+		if (signing_in(delivery, item->account))
+		{
+			MemoryContextSwitchTo(old);
+			return 0;
+		}
+		switch (hx_token_take(item->account->key, &token))
+		{
+			case HX_TOKEN_READY:
+				break;
+			case HX_TOKEN_SIGN_IN:
+				wait_us = hx_limiter_take(item->account->key, &item->account->rate,
+										  GetCurrentTimestamp(), HX_PRIORITY_DELIVERY);
+				if (wait_us > 0)
+				{
+					hx_token_give_up(item->account->key);
+					put_back(item, wait_us / 1000 + 1, NULL);
+					note_pause(delivery, item->request->server, wait_us);
+				}
+				else
+					start_sign_in(delivery, item);
+				MemoryContextSwitchTo(old);
+				return 0;
+			case HX_TOKEN_WAIT:
+				MemoryContextSwitchTo(old);
+				return TOKEN_POLL_MS;
+		}
+	}
+
+	wait_us = hx_limiter_take(item->account->key, &item->account->rate, GetCurrentTimestamp(), HX_PRIORITY_DELIVERY);
+	if (wait_us > 0)
+	{
+		put_back(item, wait_us / 1000 + 1, NULL);
+		note_pause(delivery, item->request->server, wait_us);
+		MemoryContextSwitchTo(old);
+		return 0;
+	}
+	forget_pause(delivery, item->request->server);
+
+	item->token_version = token.version;
+	call = item->phase == ITEM_SEND ? hx_outbox_call(item->account, item->request)
+		: hx_outbox_lookup_call(item->account, item->request);
+	item->transfer = hx_http_start(delivery->pool, hx_call_request(item->account, call, token.text), item);
+	item->phase = item->phase == ITEM_SEND ? ITEM_SENDING : ITEM_LOOKING_UP;
+	MemoryContextSwitchTo(old);
+	return 0;
+}
+
+typedef struct Start
+{
+	HxDelivery *delivery;
+	Item	   *item;
+	int64		wait_ms;
+} Start;
+
+static void
+call_start_item(void *arg)
+{
+	Start	   *start = arg;
+
+	start->wait_ms = start_item(start->delivery, start->item);
+}
+
+/*
+ * The same for any item.  One that cannot be made into a request (a path that
+ * makes no URL, say) will never be: it is given up, and harms nobody else.
+ */
+static int64
+start(HxDelivery *delivery, Item *item)
+{
+	Start		start = {delivery, item, 0};
+	MemoryContext old;
+	char	   *problem;
+
+	if (item->phase != ITEM_SEND && item->phase != ITEM_LOOK_UP)
+		return 0;
+	old = MemoryContextSwitchTo(item->batch->context);
+	if (!hx_attempt(call_start_item, &start, &problem))
+	{
+		fail_unsent(item, problem, -1);
+		item->outcome.verdict = HX_DEAD;
+		item->outcome.next_attempt_at = 0;
+	}
+	MemoryContextSwitchTo(old);
+	return start.wait_ms;
+}
+
+/* A sign-in ended; its failure is that of all items that wait for it. */
+static void
+end_sign_in(HxDelivery *delivery, Item *sign_in)
+{
+	const HxHttpResult *result = hx_http_result(sign_in->transfer);
+	char	   *problem;
+
+	if (!hx_sign_in_accept(sign_in->account, result, &problem))
+	{
+		ListCell   *cell;
+
+		hx_token_give_up(sign_in->account->key);
+		foreach(cell, delivery->items)
+		{
+			Item	   *item = lfirst(cell);
+
+			if ((item->phase == ITEM_SEND || item->phase == ITEM_LOOK_UP) &&
+				memcmp(item->account->key, sign_in->account->key, HX_ACCOUNT_KEY_LEN) == 0)
+			{
+				fail_unsent(item, problem, result->retry_after_ms);
+				note_pause(delivery, item->request->server, SIGN_IN_PAUSE_MS * INT64CONST(1000));
+			}
+		}
+	}
+	hx_http_release(sign_in->transfer);
+	delivery->sign_ins = list_delete_ptr(delivery->sign_ins, sign_in);
+	if (--sign_in->batch->items == 0)
+		MemoryContextDelete(sign_in->batch->context);
+	pfree(sign_in);
+}
+
+/* The known ids of other requests with the item's natural key. */
+static List *
+known_ids(HxDelivery *delivery, Item *item)
+{
+	List	   *ids;
+
+	delivery->transactions->begin();
+	MemoryContextSwitchTo(item->batch->context);
+	ids = hx_outbox_known_ids(item->request->server, item->request->resource,
+							  item->request->natural_key, item->request->id);
+	delivery->transactions->commit();
+	MemoryContextSwitchTo(item->batch->context);
+	return ids;
+}
+
+/* A transfer of an item ended: what now? */
+static void
+end_transfer(HxDelivery *delivery, Item *item)
+{
+	const HxHttpResult *result = hx_http_result(item->transfer);
+	MemoryContext old = MemoryContextSwitchTo(item->batch->context);
+	HxNextStep	next;
+	bool		sent;
+
+	if (result->outcome == HX_HTTP_ANSWERED && result->status == 401 && !item->renewed &&
+		hx_sign_in_needed(item->account))
+	{
+		hx_token_refuse(item->account->key, item->token_version);
+		item->renewed = true;
+		item->phase = item->phase == ITEM_SENDING ? ITEM_SEND : ITEM_LOOK_UP;
+		hx_http_release(item->transfer);
+		item->transfer = NULL;
+		MemoryContextSwitchTo(old);
+		return;
+	}
+	if (result->outcome == HX_HTTP_ANSWERED && (result->status == 429 || result->status == 503) &&
+		result->retry_after_ms > 0)
+		hx_limiter_pause(item->account->key,
+						 TimestampTzPlusMilliseconds(GetCurrentTimestamp(), result->retry_after_ms));
+
+	sent = item->phase == ITEM_SENDING;
+
+	/* Should judging fail, the item is found out about once more. */
+	item->renewed = false;
+	if (hx_outbox_can_look_up(item->account, item->request))
+		item->phase = ITEM_LOOK_UP;
+	else
+		fail_unsent(item, "the answer could not be judged", -1);
+
+	if (sent)
+		next = hx_outbox_judge(item->account, item->request, result, &item->outcome);
+	else
+		next = hx_outbox_judge_lookup(item->account, item->request, result,
+									  known_ids(delivery, item), &item->outcome);
+	item->phase = next == HX_STEP_DONE ? ITEM_DONE : next == HX_STEP_LOOK_UP ? ITEM_LOOK_UP : ITEM_SEND;
+	hx_http_release(item->transfer);
+	item->transfer = NULL;
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Does what can be done now; returns the milliseconds until it wants to be
+ * called again at the latest.  Errors pass to the caller, which calls
+ * hx_delivery_after_error(); nothing is lost by one.
+ */
+int64
+hx_delivery_step(HxDelivery *delivery)
+{
+	HxTransfer *transfer;
+	TimestampTz now;
+	int64		wish = LOOK_EVERY_MS;
+	List	   *outcomes;
+	ListCell   *cell;
+
+	while ((transfer = hx_http_next_done(delivery->pool)) != NULL)
+	{
+		Item	   *item = hx_http_owner(transfer);
+
+		if (item->signs_in)
+			end_sign_in(delivery, item);
+		else
+			end_transfer(delivery, item);
+	}
+
+	now = GetCurrentTimestamp();
+	if (done_items(delivery, &outcomes) != NIL || delivery->look || now >= delivery->next_look ||
+		(delivery->next_due != 0 && now >= delivery->next_due))
+		record_and_claim(delivery);
+	if (delivery->gone)
+		return -1;
+
+	foreach(cell, delivery->items)
+	{
+		int64		wait_ms = start(delivery, lfirst(cell));
+
+		if (wait_ms > 0)
+			wish = Min(wish, wait_ms);
+	}
+
+	/* Items that ended without a transfer are recorded at once. */
+	if (done_items(delivery, &outcomes) != NIL || delivery->look)
+		return 0;
+	now = GetCurrentTimestamp();
+	if (delivery->next_due != 0)
+		wish = Min(wish, Max(TimestampDifferenceMilliseconds(now, delivery->next_due), 1));
+	return Min(wish, Max(TimestampDifferenceMilliseconds(now, delivery->next_look), 1));
+}
+
+/*
+ * After an error in a step, when the transaction is gone: what was being
+ * claimed was not, what was being recorded will be recorded again.
+ */
+int64
+hx_delivery_after_error(HxDelivery *delivery)
+{
+	if (delivery->unfinished != NULL)
+		MemoryContextDelete(delivery->unfinished);
+	delivery->unfinished = NULL;
+	delivery->next_look = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ERROR_PAUSE_MS);
+	return ERROR_PAUSE_MS;
+}

@@ -1,0 +1,161 @@
+/*-------------------------------------------------------------------------
+ *
+ * make_way.c
+ *	  Commands that want a database for themselves get it from the worker.
+ *
+ * DROP DATABASE, CREATE DATABASE ... TEMPLATE, ALTER DATABASE ... RENAME and
+ * SET TABLESPACE refuse to run while anybody is connected to the database.
+ * The worker is asked to leave before such a command, and comes back after
+ * it.  A peer that hangs does not matter: what the worker has in flight is
+ * recovered later.
+ *
+ * COMMIT PREPARED is looked at here too: the backend that prepared the
+ * transaction is not the one that makes it visible, so the worker is woken by
+ * the latter.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_database.h"
+#include "commands/dbcommands.h"
+#include "commands/defrem.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "storage/ipc.h"
+#include "tcop/utility.h"
+#include "utils/timestamp.h"
+
+#include "base/shared.h"
+#include "compat.h"
+#include "worker/worker.h"
+
+#define MAKE_WAY_MS		5000	/* the longest wait for the worker to leave */
+#define STAY_AWAY_MS	10000	/* and the longest it stays away if we vanish */
+
+static ProcessUtility_hook_type previous_hook = NULL;
+
+/* The name of the database a command wants for itself, or NULL. */
+static const char *
+wanted_database(Node *statement)
+{
+	ListCell   *cell;
+
+	switch (nodeTag(statement))
+	{
+		case T_DropdbStmt:
+			return ((DropdbStmt *) statement)->dbname;
+		case T_CreatedbStmt:
+			foreach(cell, ((CreatedbStmt *) statement)->options)
+			{
+				DefElem    *option = lfirst(cell);
+
+				if (strcmp(option->defname, "template") == 0 && option->arg != NULL)
+					return defGetString(option);
+			}
+			return "template1";
+		case T_RenameStmt:
+			return ((RenameStmt *) statement)->renameType == OBJECT_DATABASE ?
+				((RenameStmt *) statement)->subname : NULL;
+		case T_AlterDatabaseStmt:
+			foreach(cell, ((AlterDatabaseStmt *) statement)->options)
+				if (strcmp(((DefElem *) lfirst(cell))->defname, "tablespace") == 0)
+					return ((AlterDatabaseStmt *) statement)->dbname;
+			return NULL;
+		default:
+			return NULL;
+	}
+}
+
+/* Sets a slot to make way, or free again.  Returns the worker's process id. */
+static int
+set_make_way(Oid database, bool make_way)
+{
+	HxShared   *shared = hx_shared();
+	HxWorkerSlot *slot;
+	int			pid = 0;
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	slot = hx_shared_slot(database, false);
+	if (slot != NULL)
+	{
+		pid = slot->pid;
+		slot->make_way = make_way && pid != 0;
+		slot->not_before = make_way ? TimestampTzPlusMilliseconds(GetCurrentTimestamp(), STAY_AWAY_MS) : 0;
+		if (slot->latch != NULL)
+			SetLatch(slot->latch);
+	}
+	LWLockRelease(shared->lock);
+	return pid;
+}
+
+static int
+worker_pid(Oid database)
+{
+	HxShared   *shared = hx_shared();
+	HxWorkerSlot *slot;
+	int			pid;
+
+	LWLockAcquire(shared->lock, LW_SHARED);
+	slot = hx_shared_slot(database, false);
+	pid = slot ? slot->pid : 0;
+	LWLockRelease(shared->lock);
+	return pid;
+}
+
+/* Asks the worker of a database to leave, and waits until it has. */
+static void
+clear_database(Oid database)
+{
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), MAKE_WAY_MS);
+
+	(void) set_make_way(database, true);
+	while (worker_pid(database) != 0 && GetCurrentTimestamp() < deadline)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 10, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/* Lets the worker come back, and the launcher see what databases there are. */
+static void
+give_back(Oid database)
+{
+	(void) set_make_way(database, false);
+	hx_shared_wake_launcher(true);
+}
+
+static void
+process_utility(PlannedStmt *planned, const char *query, bool read_only_tree, ProcessUtilityContext context,
+				ParamListInfo params, QueryEnvironment *environment, DestReceiver *dest, QueryCompletion *completion)
+{
+	Node	   *statement = planned->utilityStmt;
+	const char *name = wanted_database(statement);
+	Oid			database = name ? get_database_oid(name, true) : InvalidOid;
+
+	if (OidIsValid(database))
+		clear_database(database);
+	PG_TRY();
+	{
+		(previous_hook ? previous_hook : standard_ProcessUtility)
+			(planned, query, read_only_tree, context, params, environment, dest, completion);
+	}
+	PG_FINALLY();
+	{
+		if (OidIsValid(database))
+			give_back(database);
+	}
+	PG_END_TRY();
+
+	if (IsA(statement, TransactionStmt) && ((TransactionStmt *) statement)->kind == TRANS_STMT_COMMIT_PREPARED)
+		hx_shared_wake_delivery();
+}
+
+/* Installs the hook; called while the postmaster loads the library. */
+void
+hx_make_way_install(void)
+{
+	previous_hook = ProcessUtility_hook;
+	ProcessUtility_hook = process_utility;
+}
