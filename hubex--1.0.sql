@@ -100,6 +100,7 @@ CREATE TABLE hubex.outbox (
     CHECK (body IS NULL OR content IS NULL)
 );
 COMMENT ON TABLE hubex.outbox IS 'Public: the durable queue of writes to remote systems; one row is one request';
+COMMENT ON SEQUENCE hubex.outbox_id_seq IS 'Private: request ids';
 COMMENT ON COLUMN hubex.outbox.server IS 'the foreign server the request goes to';
 COMMENT ON COLUMN hubex.outbox.owner IS 'the role that enqueued it; its user mapping signs the request';
 COMMENT ON COLUMN hubex.outbox.resource IS 'the connector''s resource, where the request makes a record of it';
@@ -197,6 +198,13 @@ LANGUAGE C
 AS 'MODULE_PATHNAME';
 COMMENT ON PROCEDURE hubex_deliver(name, interval) IS
 'Public: delivers what is due in this session, for servers without hubex in shared_preload_libraries; not inside a transaction block';
+
+CREATE FUNCTION hubex.backoff(manifest jsonb, attempts integer, retry_after double precision, random double precision)
+RETURNS double precision
+LANGUAGE C IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'hubex_backoff';
+COMMENT ON FUNCTION hubex.backoff(jsonb, integer, double precision, double precision) IS
+'Public: seconds a request waits after so many attempts by a connector''s policy; retry_after in seconds where the answer asked for it, random from 0 to 1';
 
 ------------------------------------------------------------------------------
 -- Reading, now

@@ -60,6 +60,11 @@ _PG_init(void)
 Datum
 hubex_version(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_TEXT_P(cstring_to_text(psprintf("hubex %s, PostgreSQL %s, %s",
-											  HUBEX_VERSION, PG_VERSION, hx_http_library_version())));
+	char	   *library = pstrdup(hx_http_library_version());
+	char	   *end = strchr(library, ' ');
+
+	/* libcurl and its TLS library; what else it was built with says nothing here. */
+	if (end != NULL && (end = strchr(end + 1, ' ')) != NULL)
+		*end = '\0';
+	PG_RETURN_TEXT_P(cstring_to_text(psprintf("hubex %s, PostgreSQL %s, %s", HUBEX_VERSION, PG_VERSION, library)));
 }

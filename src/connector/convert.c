@@ -32,7 +32,7 @@ refuse_infinite(Oid type)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("an infinite %s cannot be sent", format_type_be(type)),
+			 errmsg("a value of type %s that is infinite or not a number cannot be sent", format_type_be(type)),
 			 errdetail("JSON has no form for it.")));
 }
 

@@ -175,15 +175,14 @@ create_statement(const char *server, const char *local_schema, const char *resou
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
 	{
 		Jsonb	   *column;
+		Oid			type;
 
 		if (token != WJB_ELEM)
 			continue;
 		column = hx_json_value_part(&value);
-		appendStringInfo(&sql, "%s%s pg_catalog.%s", first ? "" : ", ",
-						 quote_identifier(hx_json_text(column, "name")),
-						 quote_identifier(format_type_be(DatumGetObjectId(
-																		  DirectFunctionCall1(to_regtype,
-																							  PointerGetDatum(cstring_to_text(hx_json_text(column, "type"))))))));
+		type = DatumGetObjectId(DirectFunctionCall1(to_regtype, CStringGetTextDatum(hx_json_text(column, "type"))));
+		appendStringInfo(&sql, "%s%s %s", first ? "" : ", ", quote_identifier(hx_json_text(column, "name")),
+						 format_type_be_qualified(type));
 		first = false;
 	}
 	appendStringInfo(&sql, ") SERVER %s OPTIONS (resource %s)", quote_identifier(server), quote_literal_cstr(resource));

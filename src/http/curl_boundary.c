@@ -19,6 +19,7 @@
 
 static bool library_ready(const char **problem);
 static int64_t now_us(void);
+static bool begin_again(HxCurlTransfer *t);
 static int	on_socket(CURL *easy, curl_socket_t fd, int what, void *user, void *unused);
 static int	on_timer(CURLM *multi, long timeout_ms, void *user);
 
@@ -98,6 +99,7 @@ hx_curl_free(HxCurl *curl)
 	if (curl->multi != NULL)
 		curl_multi_cleanup(curl->multi);
 	free(curl->sockets);
+	free(curl->open);
 	free(curl);
 }
 
@@ -125,7 +127,7 @@ hx_curl_take_removed(HxCurl *curl)
 int
 hx_curl_open_sockets(const HxCurl *curl)
 {
-	return curl->open_sockets;
+	return curl->open_count;
 }
 
 /* Milliseconds until libcurl wants hx_curl_drive_timer; -1: it does not. */
@@ -185,11 +187,30 @@ hx_curl_next_finished(HxCurl *curl)
 			continue;
 		curl_multi_remove_handle(curl->multi, t->easy);
 		t->added = false;
+		if (begin_again(t))
+			continue;
 		t->finished = true;
 		t->code = code;
 		return t->user;
 	}
 	return NULL;
+}
+
+/*
+ * Begins a transfer again that found its kept connection closed before it had
+ * sent anything; on a new connection now, and once.
+ */
+static bool
+begin_again(HxCurlTransfer *t)
+{
+	if (!t->found_closed || t->begun_again || t->times_sent > 0)
+		return false;
+	t->begun_again = true;
+	t->found_closed = false;
+	t->error[0] = '\0';
+	t->added = curl_easy_setopt(t->easy, CURLOPT_FRESH_CONNECT, 1L) == CURLE_OK &&
+		curl_multi_add_handle(t->curl->multi, t->easy) == CURLM_OK;
+	return t->added;
 }
 
 /* libcurl says what to wait for on a socket. */

@@ -12,8 +12,16 @@
  * no further socket is opened for it, and its body cannot be rewound.  The
  * first of these also tells surely whether anything can have been sent.
  *
+ * What would be lost.  Newer versions reuse a connection of a second ago
+ * without looking whether the server has closed it since, and then nobody
+ * knows whether the request arrived.  So it is looked at here before the first
+ * byte is sent, and the transfer begins again if it is closed.
+ *
  *-------------------------------------------------------------------------
  */
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,8 +33,15 @@
 
 #define FIRST_BODY_ALLOCATION	16384
 
+#ifndef POLLRDHUP
+#define POLLRDHUP	0			/* not everywhere; the end of the data then serves */
+#endif
+
 static curl_socket_t on_open_socket(void *user, curlsocktype purpose, struct curl_sockaddr *address);
 static int	on_close_socket(void *user, curl_socket_t fd);
+static bool remember_socket(HxCurl *curl, int fd);
+static bool connection_closed(HxCurlTransfer *t, int local_port, int remote_port);
+static int	socket_port(int fd, bool remote);
 static int	on_request(void *user, char *remote_ip, char *local_ip, int remote_port, int local_port);
 static size_t on_read(char *buffer, size_t size, size_t count, void *user);
 static int	on_seek(void *user, curl_off_t offset, int origin);
@@ -79,19 +94,48 @@ on_open_socket(void *user, curlsocktype purpose, struct curl_sockaddr *address)
 	type |= SOCK_CLOEXEC;
 #endif
 	fd = socket(address->family, type, address->protocol);
-	if (fd >= 0)
+	if (fd < 0)
+		return CURL_SOCKET_BAD;
+	if (!remember_socket(t->curl, fd))
 	{
-		t->curl->open_sockets++;
-		t->opened[t->sockets_tried % SOCKETS_REMEMBERED] = fd;
+		close(fd);
+		return CURL_SOCKET_BAD;
 	}
+	t->opened[t->sockets_tried % SOCKETS_REMEMBERED] = fd;
 	return fd;
+}
+
+static bool
+remember_socket(HxCurl *curl, int fd)
+{
+	if (curl->open_count == curl->open_allocated)
+	{
+		int			allocated = curl->open_allocated + 32;
+		int		   *open = realloc(curl->open, allocated * sizeof(int));
+
+		if (open == NULL)
+			return false;
+		curl->open = open;
+		curl->open_allocated = allocated;
+	}
+	curl->open[curl->open_count++] = fd;
+	return true;
 }
 
 /* The pool, not the transfer: connections outlive what opened them. */
 static int
 on_close_socket(void *user, curl_socket_t fd)
 {
-	((HxCurl *) user)->open_sockets--;
+	HxCurl	   *curl = user;
+
+	for (int i = 0; i < curl->open_count; i++)
+	{
+		if (curl->open[i] == fd)
+		{
+			curl->open[i] = curl->open[--curl->open_count];
+			break;
+		}
+	}
 	return close(fd);
 }
 
@@ -102,8 +146,6 @@ on_request(void *user, char *remote_ip, char *local_ip, int remote_port, int loc
 	HxCurlTransfer *t = user;
 
 	(void) local_ip;
-	(void) remote_port;
-	(void) local_port;
 	if (t->times_sent > 0 && !t->repeatable)
 	{
 		t->resend_refused = true;
@@ -115,8 +157,60 @@ on_request(void *user, char *remote_ip, char *local_ip, int remote_port, int loc
 		t->sockets_tried = t->sockets_refused = 1;
 		return CURL_PREREQFUNC_ABORT;
 	}
+	if (t->sockets_tried == 0 && !t->repeatable &&
+		connection_closed(t, local_port, remote_port))
+	{
+		t->found_closed = true;
+		return CURL_PREREQFUNC_ABORT;
+	}
 	t->times_sent++;
 	return CURL_PREREQFUNC_OK;
+}
+
+/*
+ * Tells whether the other side has closed the kept connection between two
+ * ports, or has sent on it what nobody asked for.  (Over TLS a session ticket
+ * may be waiting there by right.)
+ */
+static bool
+connection_closed(HxCurlTransfer *t, int local_port, int remote_port)
+{
+	for (int i = 0; i < t->curl->open_count; i++)
+	{
+		struct pollfd look = {.fd = t->curl->open[i],.events = POLLIN | POLLRDHUP};
+		char		byte;
+
+		if (socket_port(look.fd, false) != local_port ||
+			socket_port(look.fd, true) != remote_port)
+			continue;
+		if (poll(&look, 1, 0) <= 0)
+			return false;
+		if ((look.revents & ~POLLIN) != 0 || !t->is_https)
+			return true;
+		return recv(look.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+	}
+	return false;
+}
+
+/* The port at one end of a socket. */
+static int
+socket_port(int fd, bool remote)
+{
+	struct sockaddr_storage address;
+	socklen_t	len = sizeof(address);
+	int			failed;
+
+	if (remote)
+		failed = getpeername(fd, (struct sockaddr *) &address, &len);
+	else
+		failed = getsockname(fd, (struct sockaddr *) &address, &len);
+	if (failed)
+		return -1;
+	if (address.ss_family == AF_INET)
+		return ntohs(((struct sockaddr_in *) &address)->sin_port);
+	if (address.ss_family == AF_INET6)
+		return ntohs(((struct sockaddr_in6 *) &address)->sin6_port);
+	return -1;
 }
 
 static size_t

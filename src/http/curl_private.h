@@ -37,7 +37,9 @@ struct HxCurl
 	int			count;
 	int			allocated;
 	bool		removed;		/* a socket went that the waiting side knows */
-	int			open_sockets;	/* connections, idle ones included */
+	int		   *open;			/* the sockets of all connections, idle ones too */
+	int			open_count;
+	int			open_allocated;
 	int64_t		timer_us;		/* absolute, 0: none */
 };
 
@@ -59,6 +61,7 @@ struct HxCurlTransfer
 	size_t		body_len;
 	size_t		body_sent;
 	bool		loopback_only;
+	bool		is_https;
 	bool		repeatable;
 	bool		has_content_type;
 
@@ -69,6 +72,8 @@ struct HxCurlTransfer
 	int			sockets_refused;
 	int			times_sent;		/* requests handed to the wire */
 	bool		resend_refused;
+	bool		found_closed;	/* a kept connection, before anything was sent */
+	bool		begun_again;	/* because of that, once */
 	bool		too_large;
 	bool		no_memory;
 	size_t		header_bytes;

@@ -51,7 +51,7 @@ hx_curl_transfer_result(HxCurlTransfer *t, HxCurlResult *result)
 		result->error = t->problem;
 	else if (result->fault == HX_HTTP_FORBIDDEN_ADDRESS)
 		result->error = "plain http to an address that is not loopback";
-	else if (t->resend_refused && result->fault == HX_HTTP_CLOSED)
+	else if ((t->resend_refused || t->found_closed) && result->fault == HX_HTTP_CLOSED)
 		result->error = "the connection was closed before an answer came";
 	else if (result->fault == HX_HTTP_TOO_LARGE)
 		result->error = t->header_done || t->code == CURLE_FILESIZE_EXCEEDED ? "the body of the answer is over the limit" :
@@ -69,6 +69,8 @@ fault_of(const HxCurlTransfer *t)
 		return t->refused;
 	if (t->code == CURLE_OK)
 		return HX_HTTP_OK;
+	if (t->found_closed)
+		return HX_HTTP_CLOSED;
 	/* later versions also rewind when the time is over, for nothing */
 	if (t->resend_refused && t->code != CURLE_OPERATION_TIMEDOUT)
 		return HX_HTTP_CLOSED;
@@ -146,7 +148,7 @@ stage_of(const HxCurlTransfer *t)
 {
 	long		request_bytes = 0;
 
-	if (t->header_done)
+	if (t->header_done || t->code == CURLE_FILESIZE_EXCEEDED)
 		return "body";
 	if (t->header_bytes > 0)
 		return "answer";

@@ -87,6 +87,7 @@ check_request(HxCurlTransfer *t, const HxCurlRequest *request)
 			refuse(t, HX_HTTP_FORBIDDEN_URL, "the scheme is not http or https");
 		else if (url.has_user)
 			refuse(t, HX_HTTP_FORBIDDEN_URL, "the URL holds a user name or a password");
+		t->is_https = url.is_https;
 		t->loopback_only = url.is_http && !request->allow_http;
 		t->origin = url.origin;
 		url.origin = NULL;

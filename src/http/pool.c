@@ -28,7 +28,7 @@
 #include "http/http_internal.h"
 
 #define POOL_OWN_FDS	2		/* what libcurl opens for a pool itself */
-#define SPARE_FDS		16
+#define SPARE_FDS		4
 #define EVENTS_A_WAIT	32
 #define SPARE_EVENTS	14
 
@@ -151,6 +151,7 @@ pool_admit(HxHttpPool *pool)
 {
 	dlist_mutable_iter iter;
 
+	pool_account_fds(pool);
 	dlist_foreach_modify(iter, &pool->waiting)
 	{
 		HxTransfer *transfer = dlist_container(HxTransfer, node, iter.cur);
@@ -160,11 +161,14 @@ pool_admit(HxHttpPool *pool)
 		if (!pool_has_room(pool, transfer))
 			continue;
 
-		/* at the limit of descriptors, wait for a transfer to end, if one runs */
-		if (!pool_has_fds())
+		/*
+		 * At the limit of descriptors wait for a transfer to end.  If none
+		 * runs, go on if there are idle connections, which can be used again.
+		 */
+		if (!pool_has_fds() && pool->in_progress > 0)
+			break;
+		if (!pool_has_fds() && hx_curl_open_sockets(pool->curl) == 0)
 		{
-			if (!dlist_is_empty(&pool->running))
-				break;
 			transfer->fault = HX_HTTP_OTHER;
 			transfer->problem = "too many open files";
 			hx_curl_enter(&saved);
@@ -189,7 +193,6 @@ pool_admit(HxHttpPool *pool)
 		pool->in_progress++;
 		pool_account_fds(pool);
 	}
-	pool_account_fds(pool);
 }
 
 /* Tells whether one more transfer may go to the candidate's host. */

@@ -33,7 +33,7 @@ static const char has_query_or_fragment[] = "has a query or fragment";
 static void append_path(StringInfo url, const char *path);
 static void check_segments(const char *path);
 static bool is_dot_segment(const char *segment, size_t len);
-static void append_given_query(StringInfo url, const char *query);
+static void append_escaped(StringInfo url, const char *piece);
 static void append_query(StringInfo url, List *query, bool first);
 static char *to_utf8(const char *text);
 static bool is_ascii(const char *text);
@@ -83,7 +83,10 @@ hx_http_url(const char *base, const char *path, List *query)
 	appendStringInfoString(&url, prefix);
 	append_path(&url, own_path);
 	if (has_query)
-		append_given_query(&url, own_query);
+	{
+		appendStringInfoChar(&url, '?');
+		append_escaped(&url, own_query);
+	}
 	if (has_path)
 	{
 		path = to_utf8(path);
@@ -158,12 +161,11 @@ is_dot_segment(const char *segment, size_t len)
 	return dots == 1 || dots == 2;
 }
 
-/* Appends a query that is one already: only what no URL can hold is escaped. */
+/* Appends a piece of a URL that is one already, but for what no URL can hold. */
 static void
-append_given_query(StringInfo url, const char *query)
+append_escaped(StringInfo url, const char *piece)
 {
-	appendStringInfoChar(url, '?');
-	for (const char *c = query; *c != '\0'; c++)
+	for (const char *c = piece; *c != '\0'; c++)
 	{
 		unsigned char byte = (unsigned char) *c;
 
@@ -236,9 +238,16 @@ hx_http_url_problem(const char *url, bool allow_http)
 char *
 hx_http_url_resolve(const char *base, const char *reference)
 {
-	char	   *url = hx_curl_url_resolve(to_utf8(base), to_utf8(reference));
+	StringInfoData escaped;
+	char	   *url;
 	const char *problem;
 
+	if (reference[0] == '\0')
+		return NULL;
+	initStringInfo(&escaped);
+	append_escaped(&escaped, to_utf8(reference));
+	base = to_utf8(base);
+	url = hx_curl_url_resolve(base, escaped.data);
 	if (url == NULL)
 		return NULL;
 	url = take_string(url);

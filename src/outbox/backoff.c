@@ -38,8 +38,8 @@ hx_outbox_backoff_ms(const Jsonb *manifest, int attempts, int64 retry_after_ms, 
 }
 
 /*
- * hubex.backoff(manifest, attempts, retry_after, random): the same in SQL, as
- * an interval, to see and to test a policy.
+ * hubex.backoff(manifest, attempts, retry_after, random): the same in SQL, in
+ * seconds, to see and to test a policy.
  */
 Datum
 hubex_backoff(PG_FUNCTION_ARGS)

@@ -173,6 +173,7 @@ settle(void)
 		{"default_transaction_isolation", "read committed"},
 		{"default_transaction_read_only", "off"},
 		{"enable_seqscan", "off"},	/* plans made over an empty queue must fit a long one */
+		{"jit", "off"},			/* the statements are small, and wait for nobody */
 		{"application_name", "hubex delivery"},
 	};
 

@@ -1,0 +1,96 @@
+-- Options are checked when they are written, and a mistake is answered with what is known there.
+SET client_min_messages = warning;
+CREATE EXTENSION hubex;
+SET client_min_messages = notice;
+\set VERBOSITY default
+\set SHOW_CONTEXT never
+
+-- servers
+CREATE SERVER s FOREIGN DATA WRAPPER hubex_fdw;
+CREATE SERVER s FOREIGN DATA WRAPPER hubex_fdw OPTIONS (connector 'hubx', url 'https://api.hubex.ru/fsm');
+CREATE SERVER s FOREIGN DATA WRAPPER hubex_fdw OPTIONS (connector 'hubex');
+CREATE SERVER s FOREIGN DATA WRAPPER hubex_fdw OPTIONS (connector 'hubex', url 'https://api.hubex.ru/fsm', colour 'red');
+CREATE SERVER s FOREIGN DATA WRAPPER hubex_fdw OPTIONS (connector 'hubex', url 'not a url');
+CREATE SERVER s FOREIGN DATA WRAPPER hubex_fdw OPTIONS (connector 'hubex', url 'ftp://api.hubex.ru/fsm');
+CREATE SERVER s FOREIGN DATA WRAPPER hubex_fdw OPTIONS (connector 'hubex', url 'https://user:secret@api.hubex.ru/fsm');
+CREATE SERVER s FOREIGN DATA WRAPPER hubex_fdw OPTIONS (connector 'hubex', url 'https://api.hubex.ru/fsm?a=1');
+CREATE SERVER s FOREIGN DATA WRAPPER hubex_fdw OPTIONS (connector 'hubex', url 'http://api.hubex.ru/fsm');
+CREATE SERVER s FOREIGN DATA WRAPPER hubex_fdw OPTIONS (connector 'hubex', url 'https://api.hubex.ru/fsm', rate_limit 'fast');
+CREATE SERVER s FOREIGN DATA WRAPPER hubex_fdw OPTIONS (connector 'hubex', url 'https://api.hubex.ru/fsm', max_connections '0');
+CREATE SERVER s FOREIGN DATA WRAPPER hubex_fdw OPTIONS (connector 'hubex', url 'https://api.hubex.ru/fsm', timeout 'soon');
+CREATE SERVER s FOREIGN DATA WRAPPER hubex_fdw OPTIONS (connector 'hubex', url 'https://api.hubex.ru/fsm', allow_http 'maybe');
+CREATE SERVER s FOREIGN DATA WRAPPER hubex_fdw OPTIONS (connector 'hubex', url 'https://api.hubex.ru/fsm', application_id 'three');
+CREATE SERVER s FOREIGN DATA WRAPPER hubex_fdw OPTIONS (connector 'hubex', url 'http://api.hubex.ru/fsm', allow_http 'true');
+ALTER SERVER s OPTIONS (DROP allow_http);
+DROP SERVER s;
+CREATE SERVER s FOREIGN DATA WRAPPER hubex_fdw OPTIONS (connector 'hubex', url 'http://127.0.0.1:1/fsm', application_id '5',
+    rate_limit '2/s burst 50', max_connections '4', connect_timeout '500ms', timeout '2min', page_size '100');
+ALTER SERVER s OPTIONS (SET rate_limit 'none', ADD proxy 'http://proxy.example:3128');
+ALTER SERVER s OPTIONS (SET proxy 'http://user:secret@proxy.example:3128');
+ALTER SERVER s OPTIONS (DROP proxy);
+
+-- user mappings: the value of a credential is in no message
+CREATE USER MAPPING FOR PUBLIC SERVER s OPTIONS (password 'canary');
+CREATE USER MAPPING FOR PUBLIC SERVER s OPTIONS (service_token '');
+CREATE ROLE regress_hubex_clerk;
+GRANT USAGE ON FOREIGN SERVER s TO regress_hubex_clerk;
+SET ROLE regress_hubex_clerk;
+CREATE USER MAPPING FOR regress_hubex_clerk SERVER s OPTIONS (service_token_file '/etc/passwd');
+RESET ROLE;
+
+-- tables and columns
+CREATE FOREIGN TABLE t (id bigint) SERVER s OPTIONS (table_name 'tasks');
+CREATE FOREIGN TABLE t (id bigint) SERVER s OPTIONS (resource 'tasks', filter '[1]');
+CREATE FOREIGN TABLE t (id bigint OPTIONS (colour 'red')) SERVER s OPTIONS (resource 'tasks');
+CREATE FOREIGN TABLE t (id bigint) SERVER s;
+SELECT * FROM t;
+DROP FOREIGN TABLE t;
+
+-- credentials are missing
+SELECT hubex_request('GET', '/WORK/Tasks');
+SELECT hubex_create_task(1, 'x');
+CREATE USER MAPPING FOR PUBLIC SERVER s OPTIONS (service_token 'canary');
+
+-- the connector's resources and columns
+CREATE FOREIGN TABLE t (id bigint, colour text) SERVER s OPTIONS (resource 'tasks');
+SELECT * FROM t;
+ALTER FOREIGN TABLE t OPTIONS (SET resource 'taskz');
+SELECT * FROM t;
+DROP FOREIGN TABLE t;
+
+-- which server?
+SELECT hubex_request('GET', '/WORK/Tasks', server => 'nowhere');
+CREATE SERVER s2 FOREIGN DATA WRAPPER hubex_fdw OPTIONS (connector 'hubex', url 'https://api.hubex.ru/fsm');
+SELECT hubex_request('GET', '/WORK/Tasks');
+SET hubex.default_server = 's3';
+SELECT hubex_request('GET', '/WORK/Tasks');
+SET hubex.default_server = 's';
+SELECT hubex.only_server(NULL);
+SET hubex.colour = 'red';
+RESET hubex.default_server;
+DROP SERVER s2;
+
+-- hubex_connect: what it refuses, it refuses as a whole
+SELECT hubex_connect('s4', 'hubx', 'https://api.hubex.ru/fsm', '{"service_token": "canary"}');
+SELECT hubex_connect('s4', 'hubex', 'nonsense', '{"service_token": "canary"}');
+SELECT hubex_connect('s4', 'hubex', 'https://api.hubex.ru/fsm', '{"token": "canary"}');
+SELECT hubex_connect('s4', 'hubex', 'https://api.hubex.ru/fsm', '["canary"]');
+SELECT hubex_connect(NULL, 'hubex', 'https://api.hubex.ru/fsm');
+SELECT srvname FROM pg_foreign_server;
+
+-- IMPORT FOREIGN SCHEMA, and no request is needed to plan
+CREATE SCHEMA fsm;
+IMPORT FOREIGN SCHEMA "ES" FROM SERVER s INTO fsm;
+IMPORT FOREIGN SCHEMA "WORK" FROM SERVER s INTO fsm;
+SELECT attname, atttypid::regtype FROM pg_attribute WHERE attrelid = 'fsm.tasks'::regclass AND attnum > 0 ORDER BY attnum LIMIT 6;
+EXPLAIN (COSTS OFF) SELECT id FROM fsm.tasks WHERE erp_id = 'x';
+
+-- grants
+SELECT hubex_grant('regress_hubex_clerk', 'owner');
+SELECT hubex_grant('regress_hubex_clerk', NULL);
+
+\set VERBOSITY default
+DROP SCHEMA fsm CASCADE;
+DROP SERVER s CASCADE;
+DROP ROLE regress_hubex_clerk;
+DROP EXTENSION hubex;
