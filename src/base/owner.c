@@ -45,6 +45,16 @@ hx_owner_table(const char *table, Oid *relation, Oid *owner)
 	return true;
 }
 
+/* Says that the extension is not in this database. */
+void
+hx_owner_report_missing(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("the extension hubex is not installed in this database"),
+			 errhint("Run CREATE EXTENSION hubex.")));
+}
+
 /* Becomes the owner of hubex's tables; hx_owner_leave() undoes it. */
 void
 hx_owner_enter(HxOwner *saved)
@@ -52,11 +62,8 @@ hx_owner_enter(HxOwner *saved)
 	Oid			relation;
 	Oid			owner;
 
-	if (!hx_owner_table("connector", &relation, &owner))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the extension hubex is not installed in this database"),
-				 errhint("Run CREATE EXTENSION hubex.")));
+	if (!hx_owner_table("outbox", &relation, &owner))
+		hx_owner_report_missing();
 
 	GetUserIdAndSecContext(&saved->caller, &saved->sec_context);
 	saved->guc_level = NewGUCNestLevel();

@@ -3,82 +3,144 @@
  * connector_store.c
  *	  Reads the table hubex.connector.
  *
+ * By a scan of its own rather than by SQL, because a statement would keep its
+ * lock on the table until the transaction ends, and a call that waits for a
+ * peer that hangs would hold up DROP EXTENSION.  The table has a handful of
+ * rows.  No right of the caller's is asked for: what a connector says is no
+ * secret to who may use a server of it.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "executor/spi.h"
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
 #include "utils/builtins.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
 
 #include "base/owner.h"
 #include "connector/connector.h"
 
-/* Runs one query over hubex.connector and gives its first column. */
-static List *
-query_column(const char *sql, const char *name, Datum (*copy) (Datum))
+/* The columns of hubex.connector, as the extension's script makes it. */
+#define CONNECTOR_NAME		1
+#define CONNECTOR_MANIFEST	2
+
+/* Takes one row; false ends the scan. */
+typedef bool (*Visit) (const char *name, Datum manifest, void *arg);
+
+static void
+scan_connectors(Visit visit, void *arg)
 {
 	MemoryContext here = CurrentMemoryContext;
-	Oid			types[1] = {NAMEOID};
-	NameData	name_data;
-	Datum		args[1];
-	List	   *result = NIL;
-	HxOwner		saved;
+	Snapshot	snapshot;
+	TableScanDesc scan;
+	Relation	table;
+	HeapTuple	row;
+	Oid			relation;
+	Oid			owner;
 
-	namestrcpy(&name_data, name ? name : "");
-	args[0] = NameGetDatum(&name_data);
-
-	hx_owner_enter(&saved);
-	SPI_connect();
-	if (SPI_execute_with_args(sql, 1, types, args, NULL, true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read hubex.connector");
-	for (uint64 i = 0; i < SPI_processed; i++)
+	if (!hx_owner_table("connector", &relation, &owner))
+		hx_owner_report_missing();
+	table = table_open(relation, AccessShareLock);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	scan = table_beginscan(table, snapshot, 0, NULL);
+	while ((row = heap_getnext(scan, ForwardScanDirection)) != NULL)
 	{
+		TupleDesc	desc = RelationGetDescr(table);
 		bool		isnull;
-		Datum		value = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull);
-		MemoryContext old = MemoryContextSwitchTo(here);
+		Name		name = DatumGetName(heap_getattr(row, CONNECTOR_NAME, desc, &isnull));
 
-		result = lappend(result, DatumGetPointer(copy(value)));
-		MemoryContextSwitchTo(old);
+		if (!visit(NameStr(*name), heap_getattr(row, CONNECTOR_MANIFEST, desc, &isnull), arg))
+			break;
 	}
-	SPI_finish();
-	hx_owner_leave(&saved);
-	return result;
+	table_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(table, AccessShareLock);
+	MemoryContextSwitchTo(here);
 }
 
-static Datum
-copy_jsonb(Datum value)
+typedef struct Load
 {
-	return PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
-}
+	const char *name;
+	Jsonb	   *manifest;
+} Load;
 
-static Datum
-copy_text(Datum value)
+static bool
+load_named(const char *name, Datum manifest, void *arg)
 {
-	return CStringGetDatum(TextDatumGetCString(value));
+	Load	   *load = arg;
+
+	if (strcmp(name, load->name) != 0)
+		return true;
+	load->manifest = (Jsonb *) PG_DETOAST_DATUM_COPY(manifest);
+	return false;
 }
 
 /* The manifest of a connector, or NULL where there is none of that name. */
 Jsonb *
 hx_connector_load(const char *name)
 {
-	List	   *found = query_column("SELECT manifest FROM hubex.connector WHERE name = $1", name, copy_jsonb);
+	Load		load = {name, NULL};
 
-	return found == NIL ? NULL : (Jsonb *) linitial(found);
+	scan_connectors(load_named, &load);
+	return load.manifest;
 }
 
-/* The names of all connectors, a List of char *. */
+static bool
+add_connector(const char *name, Datum manifest, void *arg)
+{
+	List	  **names = arg;
+
+	*names = lappend(*names, pstrdup(name));
+	return true;
+}
+
+static int
+compare_names(const ListCell *a, const ListCell *b)
+{
+	return strcmp(lfirst(a), lfirst(b));
+}
+
+/* The names of all connectors, a List of char *, sorted. */
 List *
 hx_connector_names(void)
 {
-	return query_column("SELECT name::text FROM hubex.connector WHERE $1 IS NOT NULL ORDER BY name",
-						NULL, copy_text);
+	List	   *names = NIL;
+
+	scan_connectors(add_connector, &names);
+	list_sort(names, compare_names);
+	return names;
 }
 
-/* The names of credentials that any connector declares, a List of char *. */
+static bool
+add_credentials(const char *name, Datum manifest, void *arg)
+{
+	List	  **names = arg;
+	ListCell   *cell;
+
+	foreach(cell, hx_json_names(hx_json_part(DatumGetJsonbP(manifest), "credentials")))
+	{
+		bool		known = false;
+		ListCell   *other;
+
+		foreach(other, *names)
+			known |= strcmp(lfirst(cell), lfirst(other)) == 0;
+		if (!known)
+			*names = lappend(*names, lfirst(cell));
+	}
+	return true;
+}
+
+/* The names of credentials that any connector declares, a List of char *, sorted. */
 List *
 hx_connector_credential_names(void)
 {
-	return query_column("SELECT DISTINCT c FROM hubex.connector, jsonb_object_keys(manifest -> 'credentials') c"
-						" WHERE $1 IS NOT NULL AND jsonb_typeof(manifest -> 'credentials') = 'object' ORDER BY c",
-						NULL, copy_text);
+	List	   *names = NIL;
+
+	scan_connectors(add_credentials, &names);
+	list_sort(names, compare_names);
+	return names;
 }

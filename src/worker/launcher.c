@@ -121,14 +121,18 @@ start_worker(int index, Oid database, uint32 generation)
 	return RegisterDynamicBackgroundWorker(&worker, &handles[index]);
 }
 
-/* Has the process of a slot ended? */
+/*
+ * Has the process of a slot ended?  Workers that a launcher before this one
+ * started are known by their process id only, which they clear as they go.
+ * The caller holds the lock.
+ */
 static bool
 has_ended(int index)
 {
 	pid_t		pid;
 
 	if (handles[index] == NULL)
-		return true;
+		return hx_shared()->slots[index].pid == 0;
 	return GetBackgroundWorkerPid(handles[index], &pid) == BGWH_STOPPED;
 }
 

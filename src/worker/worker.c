@@ -49,7 +49,7 @@ own_slot(void)
 	return &hx_shared()->slots[identity.index];
 }
 
-/* Leaves the slot; the launcher sees the rest from the process's end. */
+/* Leaves the slot and tells the launcher. */
 static void
 detach(int code, Datum arg)
 {
@@ -58,6 +58,8 @@ detach(int code, Datum arg)
 	{
 		own_slot()->pid = 0;
 		own_slot()->latch = NULL;
+		if (hx_shared()->launcher != NULL)
+			SetLatch(hx_shared()->launcher);
 	}
 	LWLockRelease(hx_shared()->lock);
 }
