@@ -3,8 +3,9 @@
  * trigger.c
  *	  hubex_task_trigger: rows of any table become requests of the outbox.
  *
- * The trigger's arguments are a server and a template; {column} stands for
- * the row's value, with its type where it stands alone.  The request is put
+ * The trigger's arguments are a server (which may be left out where a call
+ * may leave it out) and a template; {column} stands for the row's value, with
+ * its type where it stands alone.  The request is put
  * in by the role that changes the row, in its transaction: it is sent if and
  * only if the row is committed.
  *
@@ -92,20 +93,22 @@ static TriggerState *
 trigger_state(FunctionCallInfo fcinfo, TriggerData *trigger)
 {
 	TriggerState *state = fcinfo->flinfo->fn_extra;
+	int			nargs = trigger->tg_trigger->tgnargs;
+	char	  **args = trigger->tg_trigger->tgargs;
 	MemoryContext old;
 	ErrorContextCallback context = {.callback = add_template_context,.arg = trigger->tg_trigger->tgname,
 	.previous = error_context_stack};
 
 	if (state != NULL)
 		return state;
-	if (trigger->tg_trigger->tgnargs != 2)
-		refuse_use("It takes two arguments: the server and the template.");
+	if (nargs != 1 && nargs != 2)
+		refuse_use("It takes the server and the template, or the template alone.");
 
 	old = MemoryContextSwitchTo(fcinfo->flinfo->fn_mcxt);
 	state = palloc0(sizeof(TriggerState));
-	state->account = hx_account_open(trigger->tg_trigger->tgargs[0], GetUserId(), false);
+	state->account = hx_account_open(nargs == 2 ? args[0] : NULL, GetUserId(), false);
 	error_context_stack = &context;
-	state->tmpl = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(trigger->tg_trigger->tgargs[1])));
+	state->tmpl = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(args[nargs - 1])));
 	error_context_stack = context.previous;
 	if (!JB_ROOT_IS_OBJECT(state->tmpl))
 		refuse_use("The template is not a JSON object.");
