@@ -52,6 +52,15 @@
 	pg_foreign_server_aclcheck((server), (role), (mode))
 #endif
 
+/* Does a database belong to a role, under the name of before 16? */
+#if PG_VERSION_NUM >= 160000
+#define hx_database_ownercheck(database, role) \
+	object_ownercheck(DatabaseRelationId, (database), (role))
+#else
+#define hx_database_ownercheck(database, role) \
+	pg_database_ownercheck((database), (role))
+#endif
+
 /* A foreign path without remote joins, sorts or private lists. */
 #if PG_VERSION_NUM >= 180000
 #define hx_create_foreignscan_path(root, rel, rows, startup, total, outer) \

@@ -17,6 +17,14 @@
 
 #define MAX_CACHED_CONNECTIONS	64L
 
+/*
+ * CURLMOPT_QUICK_EXIT, by its number for headers that do not know it.  From
+ * 8.20 on the threads that look up names belong to the pool, and without this
+ * its end waits for the slowest of them.
+ */
+#define POOL_QUICK_EXIT			((CURLMoption) (CURLOPTTYPE_LONG + 21))
+#define POOL_QUICK_EXIT_SINCE	0x081400
+
 static bool library_ready(const char **problem);
 static int64_t now_us(void);
 static bool begin_again(HxCurlTransfer *t);
@@ -81,7 +89,9 @@ hx_curl_new(const char **problem)
 		curl_multi_setopt(curl->multi, CURLMOPT_TIMERFUNCTION, on_timer) != CURLM_OK ||
 		curl_multi_setopt(curl->multi, CURLMOPT_TIMERDATA, curl) != CURLM_OK ||
 		curl_multi_setopt(curl->multi, CURLMOPT_PIPELINING, CURLPIPE_NOTHING) != CURLM_OK ||
-		curl_multi_setopt(curl->multi, CURLMOPT_MAXCONNECTS, MAX_CACHED_CONNECTIONS) != CURLM_OK)
+		curl_multi_setopt(curl->multi, CURLMOPT_MAXCONNECTS, MAX_CACHED_CONNECTIONS) != CURLM_OK ||
+		(curl_version_info(CURLVERSION_NOW)->version_num >= POOL_QUICK_EXIT_SINCE &&
+		 curl_multi_setopt(curl->multi, POOL_QUICK_EXIT, 1L) != CURLM_OK))
 	{
 		*problem = "out of memory";
 		hx_curl_free(curl);

@@ -81,7 +81,7 @@ typedef struct HxCurlUrl
 	char	   *prefix;			/* scheme, host and port as they were given */
 	char	   *path;			/* as it was given; at least "/" */
 	char	   *query;			/* as it was given; NULL: none */
-	char	   *origin;			/* scheme, host and port, always in one spelling */
+	char	   *origin;			/* those three, always in one spelling */
 } HxCurlUrl;
 
 /* the pool's side */

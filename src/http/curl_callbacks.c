@@ -33,8 +33,9 @@
 
 #define FIRST_BODY_ALLOCATION	16384
 
+/* not everywhere; the end of the data serves then */
 #ifndef POLLRDHUP
-#define POLLRDHUP	0			/* not everywhere; the end of the data then serves */
+#define POLLRDHUP	0
 #endif
 
 static curl_socket_t on_open_socket(void *user, curlsocktype purpose, struct curl_sockaddr *address);
@@ -196,7 +197,7 @@ connection_closed(HxCurlTransfer *t, int local_port, int remote_port)
 static int
 socket_port(int fd, bool remote)
 {
-	struct sockaddr_storage address;
+	struct sockaddr_storage address = {0};
 	socklen_t	len = sizeof(address);
 	int			failed;
 

@@ -28,7 +28,7 @@
 #error "hubex needs libcurl 7.88 or newer"
 #endif
 
-#define SOCKETS_REMEMBERED		4	/* as many as libcurl tries side by side, and more */
+#define SOCKETS_REMEMBERED		4	/* more than are tried side by side */
 
 struct HxCurl
 {
@@ -37,7 +37,7 @@ struct HxCurl
 	int			count;
 	int			allocated;
 	bool		removed;		/* a socket went that the waiting side knows */
-	int		   *open;			/* the sockets of all connections, idle ones too */
+	int		   *open;			/* all connections, idle ones too */
 	int			open_count;
 	int			open_allocated;
 	int64_t		timer_us;		/* absolute, 0: none */
@@ -67,7 +67,7 @@ struct HxCurlTransfer
 
 	/* what happened */
 	int			opened[SOCKETS_REMEMBERED]; /* the latest; 0: none */
-	bool		connected;		/* a socket of it waits for more than connect() */
+	bool		connected;		/* a socket of it is past connect() */
 	int			sockets_tried;
 	int			sockets_refused;
 	int			times_sent;		/* requests handed to the wire */

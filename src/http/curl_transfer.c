@@ -123,7 +123,7 @@ set_options(HxCurlTransfer *t, const HxCurlRequest *request)
 	SET(CURLOPT_TCP_KEEPIDLE, KEEPALIVE_SECONDS);
 	SET(CURLOPT_TCP_KEEPINTVL, KEEPALIVE_SECONDS);
 
-	/* TLS; a file of one's own replaces the system's certificates, all of them */
+	/* TLS; a file of one's own replaces all of the system's certificates */
 	SET(CURLOPT_SSL_VERIFYPEER, 1L);
 	SET(CURLOPT_SSL_VERIFYHOST, 2L);
 	SET(CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);

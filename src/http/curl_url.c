@@ -77,10 +77,10 @@ url_part(CURLU *url, CURLUPart part, unsigned int flags)
 static bool
 has_part(CURLU *url, CURLUPart part)
 {
-	char	   *text = url_part(url, part, 0);
+	char	   *value = url_part(url, part, 0);
 
-	curl_free(text);
-	return text != NULL;
+	curl_free(value);
+	return value != NULL;
 }
 
 /* Scheme, host and port as a URL has them; port NULL: without. */
@@ -88,12 +88,12 @@ static char *
 authority(const char *scheme, const char *host, const char *port)
 {
 	size_t		len = strlen(scheme) + strlen(host) + 16;
-	char	   *text = malloc(len);
+	char	   *value = malloc(len);
 
-	if (text != NULL)
-		snprintf(text, len, "%s://%s%s%s", scheme, host,
+	if (value != NULL)
+		snprintf(value, len, "%s://%s%s%s", scheme, host,
 				 port != NULL ? ":" : "", port != NULL ? port : "");
-	return text;
+	return value;
 }
 
 void

@@ -48,13 +48,15 @@ typedef struct HxHttpResult
 	HxHttpOutcome outcome;
 	HxHttpFault fault;
 	bool		harmless;		/* GET or HEAD: no effect, whatever came of it */
-	int			status;			/* HTTP status, also where the body was cut; 0: none seen */
-	char	   *body;			/* NUL-terminated bytes as received, never NULL;
-								 * of an answer that is not whole only the start */
+	int			status;			/* also where the body was cut; 0: none seen */
+	char	   *body;			/* as received, NUL-terminated, never NULL; of
+								 * an answer that is not whole only the start */
 	size_t		body_len;
-	List	   *headers;		/* of HxPair *, last response only, names lower case */
-	const char *stage;			/* "name lookup", "connect", "TLS", "request", "answer", "body" */
-	char	   *error;			/* libcurl's words, one line, no secret; NULL when answered */
+	List	   *headers;		/* of HxPair *, of the last response, names in
+								 * lower case */
+	const char *stage;			/* "name lookup", "connect", "TLS", "request",
+								 * "answer" or "body" */
+	char	   *error;			/* one line, no secret; NULL when answered */
 	int64		retry_after_ms; /* Retry-After (seconds or date), -1: none */
 	int64		total_us;		/* whole time */
 } HxHttpResult;

@@ -37,13 +37,13 @@
 
 #define RING_SIZE			1024
 #define MAX_RATE_NUMBER		1000000
-#define MAX_PAUSE			(INT64CONST(24) * 3600 * USECS_PER_SEC)	/* whatever a Retry-After says */
-#define LONG_AGO			(PG_INT64_MIN / 2)	/* a time with room to subtract */
+#define MAX_PAUSE			USECS_PER_DAY	/* whatever a Retry-After says */
+#define LONG_AGO			(PG_INT64_MIN / 2)	/* with room to subtract */
 #define WINDOW_MARGIN_SHARE	50
 #define WINDOW_MARGIN_MAX	USECS_PER_SEC
 #define CLAIM_GRACE			USECS_PER_SEC
 #define CLAIM_POLL			(USECS_PER_SEC / 10)
-#define CLOCK_TOLERANCE		USECS_PER_SEC	/* processes read the clock before the lock */
+#define CLOCK_TOLERANCE		USECS_PER_SEC	/* it is read before the lock */
 
 typedef struct LimiterSlot
 {
@@ -81,9 +81,9 @@ static struct
 	LWLock	   *lock;
 }			attached;
 
-static bool parse_number(const char **text, int *number);
-static bool parse_unit(const char **text, int64 *window_us);
-static const char *skip_space(const char *text);
+static bool parse_number(const char **input, int *number);
+static bool parse_unit(const char **input, int64 *window_us);
+static const char *skip_space(const char *c);
 static Limiter *limiter_lock(LWLockMode mode);
 static void limiter_unlock(void);
 static LimiterSlot *find_slot(Limiter *limiter, const uint8 *key);
@@ -102,43 +102,44 @@ static void copy_stats(const LimiterSlot *slot, HxLimiterStats *stats);
  * bucket), 'none'.  False: it is none of these, and *rate is as it was.
  */
 bool
-hx_rate_parse(const char *text, HxRate *rate)
+hx_rate_parse(const char *input, HxRate *rate)
 {
 	HxRate		parsed = {.kind = HX_RATE_WINDOW};
+	const char *c = skip_space(input);
 
-	text = skip_space(text);
-	if (pg_strncasecmp(text, "none", 4) == 0 && *skip_space(text + 4) == '\0')
+	if (pg_strncasecmp(c, "none", 4) == 0 && *skip_space(c + 4) == '\0')
 	{
-		*rate = (HxRate) {.kind = HX_RATE_NONE};
+		memset(rate, 0, sizeof(*rate));
+		rate->kind = HX_RATE_NONE;
 		return true;
 	}
-	if (!parse_number(&text, &parsed.count))
+	if (!parse_number(&c, &parsed.count))
 		return false;
-	text = skip_space(text);
-	if (*text != '/')
+	c = skip_space(c);
+	if (*c != '/')
 		return false;
-	text = skip_space(text + 1);
-	if (!parse_unit(&text, &parsed.window_us))
+	c = skip_space(c + 1);
+	if (!parse_unit(&c, &parsed.window_us))
 		return false;
-	text = skip_space(text);
-	if (pg_strncasecmp(text, "burst", 5) == 0)
+	c = skip_space(c);
+	if (pg_strncasecmp(c, "burst", 5) == 0)
 	{
 		parsed.kind = HX_RATE_BUCKET;
-		text = skip_space(text + 5);
-		if (!parse_number(&text, &parsed.burst))
+		c = skip_space(c + 5);
+		if (!parse_number(&c, &parsed.burst))
 			return false;
-		text = skip_space(text);
+		c = skip_space(c);
 	}
-	if (*text != '\0')
+	if (*c != '\0')
 		return false;
 	*rate = parsed;
 	return true;
 }
 
 static bool
-parse_number(const char **text, int *number)
+parse_number(const char **input, int *number)
 {
-	const char *c = *text;
+	const char *c = *input;
 	int			value = 0;
 
 	for (; *c >= '0' && *c <= '9'; c++)
@@ -147,13 +148,13 @@ parse_number(const char **text, int *number)
 		if (value > MAX_RATE_NUMBER)
 			return false;
 	}
-	*text = c;
+	*input = c;
 	*number = value;
 	return value > 0;
 }
 
 static bool
-parse_unit(const char **text, int64 *window_us)
+parse_unit(const char **input, int64 *window_us)
 {
 	static const struct
 	{
@@ -167,13 +168,13 @@ parse_unit(const char **text, int64 *window_us)
 	};
 	size_t		len = 0;
 
-	while (isalpha((unsigned char) (*text)[len]))
+	while (isalpha((unsigned char) (*input)[len]))
 		len++;
 	for (int i = 0; i < lengthof(units); i++)
 	{
-		if (strlen(units[i].name) == len && pg_strncasecmp(*text, units[i].name, len) == 0)
+		if (strlen(units[i].name) == len && pg_strncasecmp(*input, units[i].name, len) == 0)
 		{
-			*text += len;
+			*input += len;
 			*window_us = units[i].us;
 			return true;
 		}
@@ -182,11 +183,11 @@ parse_unit(const char **text, int64 *window_us)
 }
 
 static const char *
-skip_space(const char *text)
+skip_space(const char *c)
 {
-	while (*text == ' ' || *text == '\t')
-		text++;
-	return text;
+	while (*c == ' ' || *c == '\t')
+		c++;
+	return c;
 }
 
 /* The shared memory that a limiter takes. */

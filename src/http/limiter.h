@@ -20,7 +20,7 @@
 typedef enum HxRateKind
 {
 	HX_RATE_NONE,
-	HX_RATE_WINDOW,				/* never more than count in any window, as it arrives */
+	HX_RATE_WINDOW,				/* never more than count in any window */
 	HX_RATE_BUCKET				/* count a window on average, burst at once */
 } HxRateKind;
 
@@ -51,7 +51,7 @@ typedef struct HxLimiterStats
 	TimestampTz paused_until;	/* in the past: not paused */
 } HxLimiterStats;
 
-extern bool hx_rate_parse(const char *text, HxRate *rate);
+extern bool hx_rate_parse(const char *input, HxRate *rate);
 
 extern Size hx_limiter_shmem_size(void);
 extern void hx_limiter_init(void *memory, bool found);

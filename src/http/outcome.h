@@ -23,8 +23,8 @@ typedef enum HxHttpOutcome
 {
 	HX_HTTP_PENDING,
 	HX_HTTP_ANSWERED,			/* a whole answer is here, whatever its status */
-	HX_HTTP_NOT_SENT,			/* no byte of the request left: nothing happened there */
-	HX_HTTP_UNKNOWN				/* sent, wholly or partly, and no whole answer came */
+	HX_HTTP_NOT_SENT,			/* no byte left: nothing happened there */
+	HX_HTTP_UNKNOWN				/* sent at least partly; no whole answer came */
 } HxHttpOutcome;
 
 /* Why there is no whole answer. */
@@ -38,8 +38,8 @@ typedef enum HxHttpFault
 	HX_HTTP_CLOSED,				/* reset or closed, also in mid-body */
 	HX_HTTP_TOO_LARGE,			/* over max_body or the header limit */
 	HX_HTTP_PROTOCOL,			/* not HTTP */
-	HX_HTTP_FORBIDDEN_ADDRESS,	/* plain http to an address that is not loopback */
-	HX_HTTP_FORBIDDEN_URL,		/* scheme or form refused before anything was done */
+	HX_HTTP_FORBIDDEN_ADDRESS,	/* plain http to more than loopback */
+	HX_HTTP_FORBIDDEN_URL,		/* scheme or form, before anything was done */
 	HX_HTTP_MEMORY,
 	HX_HTTP_OTHER
 } HxHttpFault;

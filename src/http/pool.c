@@ -98,8 +98,11 @@ hx_pool_library(HxHttpPool *pool, const char **problem)
 	sigset_t	saved;
 
 	/* what libcurl sets up must not be inherited by all later processes */
-	Assert(IsUnderPostmaster || !IsPostmasterEnvironment);
-
+	if (IsPostmasterEnvironment && !IsUnderPostmaster)
+	{
+		*problem = "the postmaster itself makes no requests";
+		return false;
+	}
 	if (pool->curl == NULL)
 	{
 		hx_curl_enter(&saved);

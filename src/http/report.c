@@ -13,6 +13,8 @@
  */
 #include "postgres.h"
 
+#include <limits.h>
+
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "lib/stringinfo.h"
@@ -24,15 +26,119 @@
 #define SAFE_TEXT_OUT	500		/* bytes that are shown */
 #define SAFE_TEXT_IN	4000	/* bytes that are looked at for them */
 
+/* What is said of a fault, or of the statuses from one to another. */
 typedef struct HxReport
 {
+	int			from;
+	int			to;
 	int			sqlstate;
 	const char *message;
 	const char *hint;
 } HxReport;
 
-static HxReport report_of_fault(const HxHttpResult *result);
-static HxReport report_of_status(int status);
+static const HxReport fault_reports[] = {
+	{
+		HX_HTTP_DNS, HX_HTTP_DNS, ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
+		"could not look up the host of the remote service",
+		"Check the option \"url\" of the foreign server."
+	},
+	{
+		HX_HTTP_CONNECT, HX_HTTP_CONNECT, ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
+		"could not connect to the remote service",
+		NULL
+	},
+	{
+		HX_HTTP_TLS, HX_HTTP_TLS, ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
+		"could not make a secure connection to the remote service",
+		"If its certificate comes from an authority that the system does not know, name a file with that authority's certificate in the option \"ca_file\" of the foreign server."
+	},
+	{
+		HX_HTTP_TIMEOUT, HX_HTTP_TIMEOUT, ERRCODE_CONNECTION_FAILURE,
+		"request to the remote service timed out",
+		"The options \"timeout\" and \"connect_timeout\" of the foreign server set how long it may take."
+	},
+	{
+		HX_HTTP_CLOSED, HX_HTTP_CLOSED, ERRCODE_CONNECTION_FAILURE,
+		"connection to the remote service was lost",
+		NULL
+	},
+	{
+		HX_HTTP_TOO_LARGE, HX_HTTP_TOO_LARGE, ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+		"answer of the remote service is too large",
+		NULL
+	},
+	{
+		HX_HTTP_PROTOCOL, HX_HTTP_PROTOCOL, ERRCODE_PROTOCOL_VIOLATION,
+		"remote service did not answer in valid HTTP",
+		"Check the option \"url\" of the foreign server, its port too."
+	},
+	{
+		HX_HTTP_FORBIDDEN_ADDRESS, HX_HTTP_FORBIDDEN_ADDRESS,
+		ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
+		"plain http is not allowed to this address",
+		"Use https. The option \"allow_http\" of the foreign server permits sending everything readable."
+	},
+	{
+		HX_HTTP_FORBIDDEN_URL, HX_HTTP_FORBIDDEN_URL, ERRCODE_INVALID_PARAMETER_VALUE,
+		"invalid URL of a remote service",
+		NULL
+	},
+	{
+		HX_HTTP_MEMORY, HX_HTTP_MEMORY, ERRCODE_OUT_OF_MEMORY,
+		"out of memory during a request to the remote service",
+		NULL
+	},
+	{
+		0, INT_MAX, ERRCODE_FDW_ERROR,
+		"request to the remote service failed",
+		NULL
+	},
+};
+
+static const HxReport status_reports[] = {
+	{
+		300, 399, ERRCODE_PROTOCOL_VIOLATION,
+		"remote service answered with a redirect",
+		"Redirects are not followed: give the final address in the option \"url\" of the foreign server."
+	},
+	{
+		401, 401, ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
+		"remote service refused the sign-in",
+		"Check the credentials in the user mapping."
+	},
+	{
+		403, 403, ERRCODE_INSUFFICIENT_PRIVILEGE,
+		"remote service denied the request",
+		"Check what the account in the user mapping may do there."
+	},
+	{
+		404, 404, ERRCODE_FDW_TABLE_NOT_FOUND,
+		"remote service does not know the resource",
+		NULL
+	},
+	{
+		429, 429, ERRCODE_INSUFFICIENT_RESOURCES,
+		"remote service allows no more requests for now",
+		"The option \"rate_limit\" of the foreign server keeps hubex below the account's limit."
+	},
+	{
+		400, 499, ERRCODE_FDW_UNABLE_TO_CREATE_EXECUTION,
+		"remote service refused the request",
+		NULL
+	},
+	{
+		500, 599, ERRCODE_FDW_UNABLE_TO_CREATE_REPLY,
+		"remote service failed to handle the request",
+		NULL
+	},
+	{
+		0, INT_MAX, ERRCODE_PROTOCOL_VIOLATION,
+		"remote service answered in an unexpected way",
+		NULL
+	},
+};
+
+static const HxReport *find_report(const HxReport *reports, int number);
 static char *detail_of(const HxHttpResult *result, const char *remote_message);
 static char *safe_text(const char *bytes, size_t len, int encoding);
 static bool is_unseen(const unsigned char *c, int len, int encoding);
@@ -48,147 +154,30 @@ static Oid	conversion_from_utf8(void);
 void
 hx_http_report(int elevel, const HxHttpResult *result, const char *remote_message)
 {
-	HxReport	report;
+	const HxReport *report;
 	char	   *detail;
 
 	CHECK_FOR_INTERRUPTS();
 
-	report = result->fault != HX_HTTP_OK ? report_of_fault(result) :
-		report_of_status(result->status);
+	if (result->fault != HX_HTTP_OK)
+		report = find_report(fault_reports, result->fault);
+	else
+		report = find_report(status_reports, Max(result->status, 0));
 	detail = detail_of(result, remote_message);
 	ereport(elevel,
-			(errcode(report.sqlstate),
-			 errmsg_internal("%s", report.message),
+			(errcode(report->sqlstate),
+			 errmsg_internal("%s", report->message),
 			 errdetail_internal("%s", detail),
-			 report.hint != NULL ? errhint("%s", report.hint) : 0));
+			 report->hint != NULL ? errhint("%s", report->hint) : 0));
 }
 
-static HxReport
-report_of_fault(const HxHttpResult *result)
+/* The first that fits; the last one fits all. */
+static const HxReport *
+find_report(const HxReport *reports, int number)
 {
-	switch (result->fault)
-	{
-		case HX_HTTP_DNS:
-			return (HxReport) {
-				ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
-				"could not look up the host of the remote service",
-				"Check the option \"url\" of the foreign server."
-			};
-		case HX_HTTP_CONNECT:
-			return (HxReport) {
-				ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
-				"could not connect to the remote service",
-				NULL
-			};
-		case HX_HTTP_TLS:
-			return (HxReport) {
-				ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
-				"could not make a secure connection to the remote service",
-				"If its certificate comes from an authority that the system does not know, name a file with that authority's certificate in the option \"ca_file\" of the foreign server."
-			};
-		case HX_HTTP_TIMEOUT:
-			return (HxReport) {
-				ERRCODE_CONNECTION_FAILURE,
-				"request to the remote service timed out",
-				"The options \"timeout\" and \"connect_timeout\" of the foreign server set how long it may take."
-			};
-		case HX_HTTP_CLOSED:
-			return (HxReport) {
-				ERRCODE_CONNECTION_FAILURE,
-				"connection to the remote service was lost",
-				NULL
-			};
-		case HX_HTTP_TOO_LARGE:
-			return (HxReport) {
-				ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-				"answer of the remote service is too large",
-				NULL
-			};
-		case HX_HTTP_PROTOCOL:
-			return (HxReport) {
-				ERRCODE_PROTOCOL_VIOLATION,
-				"remote service did not answer in valid HTTP",
-				"Check the option \"url\" of the foreign server, its port too."
-			};
-		case HX_HTTP_FORBIDDEN_ADDRESS:
-			return (HxReport) {
-				ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
-				"plain http is not allowed to this address",
-				"Use https. The option \"allow_http\" of the foreign server permits sending everything readable."
-			};
-		case HX_HTTP_FORBIDDEN_URL:
-			return (HxReport) {
-				ERRCODE_INVALID_PARAMETER_VALUE,
-				"invalid URL of a remote service",
-				NULL
-			};
-		case HX_HTTP_MEMORY:
-			return (HxReport) {
-				ERRCODE_OUT_OF_MEMORY,
-				"out of memory during a request to the remote service",
-				NULL
-			};
-		case HX_HTTP_OK:
-		case HX_HTTP_OTHER:
-			break;
-	}
-	return (HxReport) {
-		ERRCODE_FDW_ERROR,
-		"request to the remote service failed",
-		NULL
-	};
-}
-
-static HxReport
-report_of_status(int status)
-{
-	if (status == 401)
-		return (HxReport) {
-			ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
-			"remote service refused the sign-in",
-			"Check the credentials in the user mapping."
-		};
-	if (status == 403)
-		return (HxReport) {
-			ERRCODE_INSUFFICIENT_PRIVILEGE,
-			"remote service denied the request",
-			"Check what the account in the user mapping may do there."
-		};
-	if (status == 404)
-		return (HxReport) {
-			ERRCODE_FDW_TABLE_NOT_FOUND,
-			"remote service does not know the resource",
-			NULL
-		};
-	if (status == 429)
-		return (HxReport) {
-			ERRCODE_INSUFFICIENT_RESOURCES,
-			"remote service allows no more requests for now",
-			"The option \"rate_limit\" of the foreign server keeps hubex below the account's limit."
-		};
-	if (status >= 400 && status < 500)
-		return (HxReport) {
-			ERRCODE_FDW_UNABLE_TO_CREATE_EXECUTION,
-			"remote service refused the request",
-			NULL
-		};
-	if (status >= 500)
-		return (HxReport) {
-			ERRCODE_FDW_UNABLE_TO_CREATE_REPLY,
-			"remote service failed to handle the request",
-			NULL
-		};
-	if (status >= 300)
-		return (HxReport) {
-			ERRCODE_PROTOCOL_VIOLATION,
-			"remote service answered with a redirect",
-			"Redirects are not followed: give the final address in the option \"url\" of the foreign server."
-		};
-	return (HxReport) {
-		ERRCODE_PROTOCOL_VIOLATION,
-		"remote service answered in an unexpected way",
-		NULL
-	};
+	while (number < reports->from || number > reports->to)
+		reports++;
+	return reports;
 }
 
 /* Status or step, the words for it, and what is to be known beside. */

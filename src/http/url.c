@@ -293,11 +293,11 @@ to_utf8(const char *text)
 }
 
 static bool
-is_ascii(const char *text)
+is_ascii(const char *c)
 {
-	for (; *text != '\0'; text++)
+	for (; *c != '\0'; c++)
 	{
-		if ((unsigned char) *text >= 0x80)
+		if ((unsigned char) *c >= 0x80)
 			return false;
 	}
 	return true;
