@@ -1,0 +1,114 @@
+"""The way of a request: journal, fault, gate, endpoint, fault, answer.
+
+An endpoint runs to its end without waiting, so two requests never see each other's half-done work.
+"""
+import logging
+from urllib.parse import parse_qsl, unquote
+
+from aiohttp import web
+
+from api import ROUTE_TABLES
+from tenant.store import Tenant
+from wire.messages import Answer, Call, Refusal, not_found
+from wire.routing import Router
+
+from .auth import Gate, Tokens
+from .faults import Faults
+from .journal import Journal
+
+API, CONTROL = "/fsm", "/_sandbox"
+_WRITES = frozenset(("POST", "PUT", "PATCH", "DELETE"))
+_log = logging.getLogger("sandbox")
+
+
+class Sandbox:
+    """All there is: the tenant, who signed in, the faults, the journal. A reset makes it anew."""
+
+    def __init__(self, settings, seed, tasks, assets):
+        self._seed_arguments = (seed, tasks, assets)
+        self._first_settings = settings.shown()
+        self.settings = settings
+        self.journal = Journal()
+        self._grow()
+
+    def _grow(self):
+        seed, tasks, assets = self._seed_arguments
+        self.tenant = Tenant(seed, tasks, assets)
+        self.tokens = Tokens(self.settings, seed)
+        self.faults = Faults(seed)
+        self._gate = Gate(self.settings, self.tokens)
+        self._router = Router(self.tokens.routes(), *ROUTE_TABLES)
+
+    def reset(self):
+        """Back to the seed and the settings of the command line; journal, faults and tokens are emptied."""
+        self.settings.update(self._first_settings)
+        self.journal.clear()
+        self._grow()
+
+    async def serve(self, request, connection, path):
+        """A request under /fsm, for `path` there."""
+        query = parse_qsl(request.rel_url.raw_query_string, keep_blank_values=True)
+        entry = self.journal.open(connection.arrival(), request.method, path, query, request.headers, connection.number)
+        answer = Answer(None)
+        try:
+            entry.body = await request.content.read()
+            connection.request_read()
+            call = Call(request.method, unquote(path), query, request.headers, entry.body)
+            answer = await self._answer(call, entry, connection)
+        except (ConnectionError, web.RequestPayloadError):
+            _log.debug("the client went away before its request was whole")
+        finally:
+            self.journal.close(entry, None if connection.lost.done() else answer.status)
+        return answer
+
+    async def _answer(self, call, entry, connection):
+        token = self.tokens.find(call.headers)
+        if token is not None:
+            entry.token = token.number
+        fault = self.faults.pick(call.method, call.path)
+        if fault is not None:
+            entry.fault = fault.name
+            if fault.kind.before:
+                answer = await fault.kind.before(fault, connection, token)
+                if answer is not None:
+                    return answer
+        answer = self._work(call, token, f"0HS{connection.number:08X}:{entry.number:08X}")
+        if call.created:
+            entry.created = call.created
+        if fault is not None and fault.kind.after:
+            answer = await fault.kind.after(fault, connection, answer)
+        return answer
+
+    def _work(self, call, token, trace):
+        try:
+            route, call.ids = self._router.find(call.method, call.path)
+            self._gate.admit(call, token, route is not None and route.anonymous)
+            if route is None:
+                raise not_found("Endpoint", f"{call.method} {call.path}")
+            answer = route.handler(self.tenant, call)
+        except Refusal as refusal:
+            return refusal.answer(trace)
+        except Exception:
+            _log.exception("%s %s", call.method, call.path)
+            return Refusal(500, "InternalServerError", "The sandbox failed; see its log").answer(trace)
+        if call.method in _WRITES and answer.status < 400 and not route.anonymous:
+            answer.headers["X-Last-Lsn"] = self.tenant.written()
+        return answer
+
+
+async def send(answer, request, connection):
+    """-> the response for aiohttp to finish."""
+    if answer.cut is not None and request.method != "HEAD":
+        return await _send_cut(answer, request, connection)
+    return web.Response(status=answer.status or 500, body=answer.body, headers=answer.headers)
+
+
+async def _send_cut(answer, request, connection):
+    """Status line and headers whole, the body not."""
+    response = web.StreamResponse(status=answer.status, headers=answer.headers)
+    response.content_length = len(answer.body)
+    await response.prepare(request)
+    await response.write(answer.body[:answer.cut])
+    connection.transport.close()        # sends what is buffered first
+    await connection.lost
+    return response

@@ -1,0 +1,95 @@
+"""The journal: what came in, as it came in. Entries are made when a request arrives, so one that hangs is there too.
+
+It is kept whole until it is emptied: about a kilobyte a request. Text that repeats in every request (header names,
+the access token) is kept once.
+"""
+import base64
+import time
+from sys import intern
+
+_SIGN_IN = "/authz/accesstokens"
+
+
+class Entry:
+    __slots__ = ("number", "time", "finished", "method", "path", "query", "headers", "body", "connection", "status",
+                 "fault", "created", "token")
+
+    def __init__(self, number, arrived, method, path, query, headers, connection):
+        self.number = number
+        self.time = arrived
+        self.finished = None
+        self.method = method
+        self.path = path
+        self.query = query
+        self.headers = headers
+        self.body = b""
+        self.connection = connection
+        self.status = None
+        self.fault = None
+        self.created = None
+        self.token = None
+
+    def shown(self):
+        view = {"n": self.number, "time": self.time, "finished": self.finished, "method": self.method,
+                "path": self.path, "query": self.query, "headers": self.headers, "body": None}
+        if self.body:
+            try:
+                view["body"] = self.body.decode("utf-8")
+            except UnicodeDecodeError:
+                view["body_base64"] = base64.b64encode(self.body).decode("ascii")
+        view.update(connection=self.connection, status=self.status, fault=self.fault, token=self.token)
+        if self.created:
+            view["effect"] = {"created": self.created}
+        return view
+
+
+def _headers(headers):
+    """{lower-case name: value}, one that repeats joined by commas"""
+    result = {}
+    for name, value in headers.items():
+        name = intern(name.lower())
+        result[name] = f"{result[name]}, {value}" if name in result else intern(str(value))
+    return result
+
+
+class Journal:
+    def __init__(self):
+        self._count = 0
+        self._in_flight = 0
+        self.clear()
+
+    def clear(self):
+        """Forgets the entries; numbers go on, so that `since` stays right."""
+        self._entries = []
+        self._max_in_flight = self._in_flight
+
+    def open(self, arrived, method, path, query, headers, connection):
+        """Notes a request whose headers are here."""
+        self._count += 1
+        entry = Entry(self._count, arrived, method, path, query, _headers(headers), connection)
+        self._entries.append(entry)
+        self._in_flight += 1
+        self._max_in_flight = max(self._max_in_flight, self._in_flight)
+        return entry
+
+    def close(self, entry, status):
+        """The request has been answered, or (status None) dropped."""
+        entry.status = status
+        entry.finished = time.time()
+        self._in_flight -= 1
+
+    def shown(self, method=None, path=None, since=0):
+        method, path = method and method.upper(), path and path.lower()
+        return [entry.shown() for entry in self._entries
+                if entry.number > since and (not method or entry.method == method)
+                and (not path or entry.path.lower() == path)]
+
+    def summary(self):
+        """Requests by method and path and by what was answered; those without an answer yet count as "pending"."""
+        by, sign_ins = {}, 0
+        for entry in self._entries:
+            outcome = "pending" if entry.finished is None else "dropped" if entry.status is None else str(entry.status)
+            outcomes = by.setdefault(f"{entry.method} {entry.path}", {})
+            outcomes[outcome] = outcomes.get(outcome, 0) + 1
+            sign_ins += entry.method == "POST" and entry.path.lower() == _SIGN_IN
+        return {"requests": len(self._entries), "by": by, "sign_ins": sign_ins, "max_in_flight": self._max_in_flight}

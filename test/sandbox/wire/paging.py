@@ -1,0 +1,61 @@
+"""Reading lists: shapes and pages.
+
+Most lists are a JSON object keyed by id, in the order of the sort; a few are arrays. A page is asked for by
+
+    Range: items=FROM-TILL      1-based, inclusive; or   ?offset=N&fetch=M   0-based
+
+and answered 206 with `Content-Range: items=A-B/TOTAL` (note the `=`). A right edge past the end is clamped; items=0-49
+silently yields 49 records. Without either: 200, at most 10,000 records and no Content-Range, a silent cut.
+
+Where the contract is open:
+* a page that holds nothing (an empty list, or FROM past the end) is 206 with an empty list and `items=0-0/TOTAL`, the
+  form HEAD uses for a count;
+* a Range header that is no range of items is ignored, as RFC 9110 has it; with both forms the header wins;
+* `fetch` left out is 10,000, `offset` left out 0, a negative value is 409 InvalidData.
+"""
+import re
+
+from .filters import parameter
+from .messages import Answer, invalid_data, json_answer
+from .values import q_int
+
+UNPAGED_LIMIT = 10_000
+_RANGE = re.compile(r"\s*items\s*=\s*(\d{1,9})\s*-\s*(\d{1,9})\s*", re.IGNORECASE)
+
+
+def _asked(call):
+    """The records asked for as a half-open 0-based range, or None where no paging was asked for."""
+    match = _RANGE.fullmatch(call.headers.get("Range", ""))
+    if match:
+        first, last = int(match[1]), int(match[2])
+        if first <= last:
+            return max(first, 1) - 1, last
+    offset, fetch = parameter(call, "offset", q_int), parameter(call, "fetch", q_int)
+    if offset is None and fetch is None:
+        return None
+    for name, value in (("offset", offset), ("fetch", fetch)):
+        if value is not None and value < 0:
+            raise invalid_data(name, value)
+    start = offset or 0
+    return start, start + (UNPAGED_LIMIT if fetch is None else fetch)
+
+
+def page(call, records, render, as_array=False):
+    """Answers one page of `records`, any sequence that can be sliced.
+
+    `render(record)` gives the pair (key, value) of the object, or the value alone for an array.
+    """
+    total = len(records)
+    asked = _asked(call)
+    start, stop = asked or (0, UNPAGED_LIMIT)
+    shown = [render(record) for record in records[start:stop]]
+    value = shown if as_array else {str(key): item for key, item in shown}
+    if asked is None:
+        return json_answer(200, value)
+    edges = f"{start + 1}-{start + len(shown)}" if shown else "0-0"
+    return json_answer(206, value, {"Content-Range": f"items={edges}/{total}"})
+
+
+def count(total):
+    """The answer to HEAD on a list: its length alone."""
+    return Answer(200, headers={"Content-Range": f"items=0-0/{total}"})
