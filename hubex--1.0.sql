@@ -204,7 +204,7 @@ RETURNS double precision
 LANGUAGE C IMMUTABLE PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'hubex_backoff';
 COMMENT ON FUNCTION hubex.backoff(jsonb, integer, double precision, double precision) IS
-'Public: seconds a request waits after so many attempts by a connector''s policy; retry_after in seconds where the answer asked for it, random from 0 to 1';
+'Private: seconds a request waits after so many attempts by a connector''s policy; retry_after in seconds where the answer asked for it, random from 0 to 1';
 
 ------------------------------------------------------------------------------
 -- Reading, now
@@ -275,7 +275,7 @@ CREATE FUNCTION hubex_tasks(filter jsonb DEFAULT NULL, server name DEFAULT NULL)
 LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1000
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION hubex_tasks(jsonb, name) IS
-'Public: tasks as they are in the remote system now, all pages. The filter takes names of the API (taskTypeID, isClosed, creationFrom...) or of columns; an array means any of its values. Soft-deleted tasks are left out unless it has isDeleted';
+'Public: tasks as they are in the remote system now, all pages. The filter takes names of the API (taskTypeID, isClosed, creationFrom...) or of columns; an array of ids means any of them. Soft-deleted tasks are left out unless it has isDeleted, null for all';
 
 ------------------------------------------------------------------------------
 -- Connecting and looking
@@ -289,7 +289,7 @@ COMMENT ON FUNCTION hubex_version() IS 'Public: versions of hubex, PostgreSQL an
 CREATE FUNCTION hubex.worker_state(OUT state text, OUT pid integer) RETURNS record
 LANGUAGE C VOLATILE
 AS 'MODULE_PATHNAME', 'hubex_worker_state';
-COMMENT ON FUNCTION hubex.worker_state() IS 'Private: what the delivery worker of this database does: not preloaded, absent, starting, running or waiting to restart';
+COMMENT ON FUNCTION hubex.worker_state() IS 'Private: what the delivery worker of this database does: not preloaded, standby, starting, running or what it waits for';
 
 CREATE FUNCTION hubex.announce() RETURNS void
 LANGUAGE C VOLATILE
@@ -328,13 +328,15 @@ BEGIN
 
     worker := hubex.worker_state();
     subject := 'delivery';
-    ok := worker.state = 'running';
+    ok := worker.state IN ('running', 'standby');
     message := CASE worker.state
         WHEN 'running' THEN format('The delivery worker runs (process %s).', worker.pid)
+        WHEN 'standby' THEN 'This is a standby: nothing is delivered here before its promotion.'
         WHEN 'not preloaded' THEN 'There is no delivery worker: hubex is not in shared_preload_libraries.'
         ELSE format('The delivery worker is not running yet: %s.', worker.state) END;
     hint := CASE worker.state
         WHEN 'running' THEN NULL
+        WHEN 'standby' THEN NULL
         WHEN 'not preloaded' THEN 'Add hubex to shared_preload_libraries and restart, or run CALL hubex_deliver(), by hand or from pg_cron.'
         ELSE 'If this stays so, look into the server log; max_worker_processes may be too low.' END;
     RETURN NEXT;
@@ -434,6 +436,7 @@ BEGIN
         EXECUTE format('GRANT SELECT ON hubex.outbox TO %I', role);
     END IF;
     IF level = 'admin' THEN
+        EXECUTE format('GRANT USAGE ON FOREIGN DATA WRAPPER hubex_fdw TO %I', role);
         EXECUTE format('GRANT EXECUTE ON FUNCTION hubex.make_server(name, text, text, jsonb, jsonb), hubex.check_manifest(jsonb) TO %I', role);
         EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON hubex.connector TO %I', role);
         EXECUTE format('DROP POLICY IF EXISTS %I ON hubex.outbox', 'all_requests_' || role);

@@ -97,7 +97,7 @@ extern void hx_list_first_page_only(HxList *list);
 
 /* record.c */
 typedef struct HxRecordShape HxRecordShape;
-extern HxRecordShape *hx_record_shape(const HxAccount *account, const char *resource, TupleDesc desc);
+extern HxRecordShape *hx_record_shape(const HxAccount *account, const char *resource, TupleDesc desc, Oid foreign_table);
 extern void hx_record_values(HxRecordShape *shape, const char *key, const Jsonb *record,
 							 Datum *values, bool *nulls);
 

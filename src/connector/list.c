@@ -61,6 +61,7 @@ typedef struct FilterArg
 	HxList	   *list;
 	Jsonb	   *filters;
 	Jsonb	   *aliases;
+	Jsonb	   *defaults;
 	List	   *seen;
 	const char *connector;
 } FilterArg;
@@ -134,6 +135,10 @@ add_filter(const char *given_name, const JsonbValue *value, void *argument)
 	}
 	arg->seen = lappend(arg->seen, pstrdup(name));
 
+	/* Null takes back what the manifest would filter for by itself. */
+	if (value->type == jbvNull && hx_json_text(arg->defaults, name) != NULL)
+		return;
+
 	if (value->type == jbvBinary && JsonContainerIsArray(value->val.binary.data))
 	{
 		JsonbIterator *it = JsonbIteratorInit(value->val.binary.data);
@@ -142,6 +147,8 @@ add_filter(const char *given_name, const JsonbValue *value, void *argument)
 
 		if (JsonContainerSize(value->val.binary.data) == 0)
 			refuse_filter(given_name, "An empty array would filter nothing.");
+		if (JsonContainerSize(value->val.binary.data) > 1 && strcmp(type, "integer") != 0)
+			refuse_filter(given_name, "The remote API takes several values for ids only.");
 		while ((token = JsonbIteratorNext(&it, &item, true)) != WJB_DONE)
 			if (token == WJB_ELEM)
 				add_filter_value(arg, name, type, &item);
@@ -201,8 +208,9 @@ hx_list_begin(const HxAccount *account, const char *resource, const Jsonb *filte
 	arg.connector = account->connector;
 	arg.filters = hx_json_part(list->resource, "filters");
 	arg.aliases = hx_json_part(list->resource, "filter_aliases");
+	arg.defaults = hx_json_part(list->resource, "filter_defaults");
 	hx_json_each(filter, add_filter, &arg);
-	hx_json_each(hx_json_part(list->resource, "filter_defaults"), add_filter_default, &arg);
+	hx_json_each(arg.defaults, add_filter_default, &arg);
 	hx_json_each(hx_json_part(list->resource, "order"), add_order, &arg);
 	return list;
 }

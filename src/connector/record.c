@@ -13,11 +13,13 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "foreign/foreign.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
 #include "connector/connector.h"
+#include "connector/options.h"
 
 typedef struct ShapeColumn
 {
@@ -62,11 +64,12 @@ column_path(const Jsonb *columns, const char *name)
 
 /*
  * Prepares the conversion of a resource's records to rows of a descriptor,
- * by the names of its columns.  A column the manifest does not know is an
- * error (HV005).
+ * by the names of its columns; for a foreign table (else InvalidOid) a
+ * column's option path goes before the manifest's.  A column that neither
+ * knows is an error (HV005).
  */
 HxRecordShape *
-hx_record_shape(const HxAccount *account, const char *resource, TupleDesc desc)
+hx_record_shape(const HxAccount *account, const char *resource, TupleDesc desc, Oid foreign_table)
 {
 	Jsonb	   *described = hx_manifest_resource(account->manifest, account->connector, resource);
 	Jsonb	   *columns = hx_json_part(described, "columns");
@@ -85,12 +88,17 @@ hx_record_shape(const HxAccount *account, const char *resource, TupleDesc desc)
 		if (attribute->attisdropped)
 			continue;
 		column->name = pstrdup(NameStr(attribute->attname));
-		column->path = column_path(columns, column->name);
+		if (OidIsValid(foreign_table))
+			column->path = hx_option_get(GetForeignColumnOptions(foreign_table, i + 1), "path");
+		if (column->path == NULL)
+			column->path = column_path(columns, column->name);
 		if (column->path == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_FDW_COLUMN_NAME_NOT_FOUND),
 					 errmsg("resource \"%s\" of connector \"%s\" has no column \"%s\"",
-							resource, account->connector, column->name)));
+							resource, account->connector, column->name),
+					 OidIsValid(foreign_table) ?
+					 errhint("The column's option path can say where its value stands in a record.") : 0));
 		column->type = attribute->atttypid;
 		column->typmod = attribute->atttypmod;
 		getTypeInputInfo(column->type, &input, &column->ioparam);

@@ -124,7 +124,7 @@ hubex_tasks(PG_FUNCTION_ARGS)
 
 	InitMaterializedSRF(fcinfo, 0);
 	account = hx_account_open(server_arg(fcinfo, 1), GetUserId(), true);
-	shape = hx_record_shape(account, "tasks", rsinfo->setDesc);
+	shape = hx_record_shape(account, "tasks", rsinfo->setDesc, InvalidOid);
 	list = hx_list_begin(account, "tasks", PG_ARGISNULL(0) ? NULL : PG_GETARG_JSONB_P(0));
 	values = palloc(sizeof(Datum) * rsinfo->setDesc->natts);
 	nulls = palloc(sizeof(bool) * rsinfo->setDesc->natts);

@@ -101,7 +101,8 @@ hxBeginForeignScan(ForeignScanState *node, int flags)
 	state = palloc0(sizeof(ResourceScan));
 	state->resource = table_resource(table, relation);
 	state->account = hx_account_open(server->servername, OidIsValid(user) ? user : GetUserId(), true);
-	state->shape = hx_record_shape(state->account, state->resource, RelationGetDescr(relation));
+	state->shape = hx_record_shape(state->account, state->resource, RelationGetDescr(relation),
+								   RelationGetRelid(relation));
 	filter = hx_option_get(table->options, "filter");
 	if (filter != NULL)
 		state->filter = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(filter)));
