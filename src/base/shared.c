@@ -127,6 +127,8 @@ hx_shared_slot(Oid database, bool add)
 	unused->failures = 0;
 	unused->not_before = 0;
 	unused->make_way = false;
+	unused->left = false;
+	unused->announced = false;
 	return unused;
 }
 
@@ -167,6 +169,8 @@ announce(void)
 
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	slot = hx_shared_slot(MyDatabaseId, true);
+	if (slot != NULL)
+		slot->announced = true; /* a worker about to be ABSENT sees it */
 	if (slot != NULL && slot->state == HX_WORKER_ABSENT)
 	{
 		slot->state = HX_WORKER_WANTED;

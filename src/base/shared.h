@@ -45,6 +45,8 @@ typedef struct HxWorkerSlot
 	int			failures;		/* starts that ended badly, in a row */
 	TimestampTz not_before;		/* no start before: back-off, or making way */
 	bool		make_way;		/* end, for a DROP DATABASE or the like */
+	bool		left;			/* the worker ended by itself, not by a failure */
+	bool		announced;		/* by CREATE EXTENSION, since the worker was started */
 } HxWorkerSlot;
 
 typedef struct HxShared

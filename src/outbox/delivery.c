@@ -102,7 +102,8 @@ struct HxDelivery
 	TimestampTz next_look;
 	TimestampTz next_recovery;
 	bool		stopping;		/* nothing more is claimed */
-	bool		gone;			/* the extension is not here any more */
+	Oid			outbox;			/* the table claimed from first */
+	bool		gone;			/* the extension is not here any more, or is another */
 	MemoryContext unfinished;	/* of a batch whose claim has not committed */
 };
 
@@ -118,7 +119,7 @@ release_claimant(void *arg)
 	HxDelivery *delivery = arg;
 
 	if (delivery->claimant != 0 && MyProc != NULL)
-		hx_outbox_end_claimant(delivery->claimant);
+		hx_outbox_end_claimant(delivery->outbox, delivery->claimant);
 	delivery->claimant = 0;
 }
 
@@ -375,23 +376,25 @@ record_and_claim(HxDelivery *delivery)
 	delivery->unfinished = batch_context;
 	batch->context = batch_context;
 	delivery->transactions->begin();
-	if (!hx_owner_table("outbox", &relation, &owner))
+	if (!hx_owner_table("outbox", &relation, &owner) ||
+		(OidIsValid(delivery->outbox) && delivery->outbox != relation))
 	{
 		delivery->gone = true;
 		delivery->transactions->commit();
 		MemoryContextSwitchTo(here);
 		return;
 	}
+	delivery->outbox = relation;
 	if (delivery->claimant == 0)
 	{
-		delivery->claimant = hx_outbox_new_claimant();
+		delivery->claimant = hx_outbox_new_claimant(relation);
 		delivery->next_recovery = 0;
 	}
 	if (outcomes != NIL)
 		hx_outbox_record(delivery->claimant, outcomes);
 	if (now >= delivery->next_recovery)
 	{
-		int64		recovered = hx_outbox_recover(delivery->claimant);
+		int64		recovered = hx_outbox_recover(relation, delivery->claimant);
 
 		if (recovered > 0)
 			ereport(LOG,

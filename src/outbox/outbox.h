@@ -87,9 +87,9 @@ typedef struct HxRoom
 /* outbox_store.c */
 extern int64 hx_outbox_insert(const HxNewRequest *request);
 extern bool hx_outbox_state(int64 id, char **state, bool *own_transaction);
-extern int64 hx_outbox_new_claimant(void);
-extern void hx_outbox_end_claimant(int64 claimant);
-extern int64 hx_outbox_recover(int64 claimant);
+extern int64 hx_outbox_new_claimant(Oid outbox);
+extern void hx_outbox_end_claimant(Oid outbox, int64 claimant);
+extern int64 hx_outbox_recover(Oid outbox, int64 claimant);
 extern List *hx_outbox_servers(void);
 extern List *hx_outbox_claim(int64 claimant, const HxRoom *rooms, int nrooms);
 extern void hx_outbox_record(int64 claimant, List *outcomes);

@@ -197,15 +197,16 @@ hx_outbox_state(int64 id, char **state, bool *own_transaction)
 	return found;
 }
 
+/* The numbers are an outbox's own: one made anew begins with 1 again. */
 static void
-claimant_tag(LOCKTAG *tag, int64 claimant)
+claimant_tag(LOCKTAG *tag, Oid outbox, int64 claimant)
 {
-	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, (uint32) (claimant >> 32), (uint32) claimant, CLAIMANT_LOCK_CLASS);
+	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, outbox, (uint32) claimant, CLAIMANT_LOCK_CLASS);
 }
 
 /* A new claimant number, locked for as long as this process lives. */
 int64
-hx_outbox_new_claimant(void)
+hx_outbox_new_claimant(Oid outbox)
 {
 	static Statement next = {"SELECT nextval('hubex.claimant')", 0};
 	HxOwner		saved;
@@ -220,18 +221,18 @@ hx_outbox_new_claimant(void)
 	SPI_finish();
 	hx_owner_leave(&saved);
 
-	claimant_tag(&tag, claimant);
+	claimant_tag(&tag, outbox, claimant);
 	(void) LockAcquire(&tag, ExclusiveLock, true, false);
 	return claimant;
 }
 
 /* Gives the number up: what it has in flight is then up for recovery. */
 void
-hx_outbox_end_claimant(int64 claimant)
+hx_outbox_end_claimant(Oid outbox, int64 claimant)
 {
 	LOCKTAG		tag;
 
-	claimant_tag(&tag, claimant);
+	claimant_tag(&tag, outbox, claimant);
 	(void) LockRelease(&tag, ExclusiveLock, true);
 }
 
@@ -240,7 +241,7 @@ hx_outbox_end_claimant(int64 claimant)
  * Returns how many requests that were.
  */
 int64
-hx_outbox_recover(int64 claimant)
+hx_outbox_recover(Oid outbox, int64 claimant)
 {
 	static Statement list = {
 		"SELECT DISTINCT claimed_by FROM hubex.outbox WHERE state = 'sending' AND claimed_by <> $1",
@@ -274,7 +275,7 @@ hx_outbox_recover(int64 claimant)
 	{
 		LOCKTAG		tag;
 
-		claimant_tag(&tag, others[i]);
+		claimant_tag(&tag, outbox, others[i]);
 		if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
 			continue;			/* alive */
 		arg = Int64GetDatum(others[i]);

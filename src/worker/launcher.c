@@ -156,12 +156,10 @@ tend_slot(int index, bool *starting)
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	if ((slot->state == HX_WORKER_STARTING || slot->state == HX_WORKER_RUNNING) && has_ended(index))
 	{
-		bool		made_way = slot->make_way;
-
 		slot->state = HX_WORKER_WANTED;
 		slot->pid = 0;
 		slot->latch = NULL;
-		if (!made_way)
+		if (!slot->left)
 		{
 			int64		pause = (int64) FIRST_PAUSE_MS << Min(slot->failures, 6);
 
@@ -178,6 +176,8 @@ tend_slot(int index, bool *starting)
 		{
 			slot->state = HX_WORKER_STARTING;
 			slot->make_way = false;
+			slot->left = false;
+			slot->announced = false;
 			slot->generation++;
 			start = true;
 		}

@@ -5,9 +5,10 @@
  *
  * DROP DATABASE, CREATE DATABASE ... TEMPLATE, ALTER DATABASE ... RENAME and
  * SET TABLESPACE refuse to run while anybody is connected to the database.
- * The worker is asked to leave before such a command, and comes back after
- * it.  A peer that hangs does not matter: what the worker has in flight is
- * recovered later.
+ * The worker is asked to leave before such a command, by who may run it, and
+ * comes back after its transaction: before the commit a new database cannot
+ * be seen yet, and a dropped one still can.  A peer that hangs does not
+ * matter: what the worker has in flight is recovered later.
  *
  * COMMIT PREPARED is looked at here too: the backend that prepared the
  * transaction is not the one that makes it visible, so the worker is woken by
@@ -17,6 +18,8 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
+#include "access/xact.h"
 #include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
@@ -24,6 +27,9 @@
 #include "nodes/parsenodes.h"
 #include "storage/ipc.h"
 #include "tcop/utility.h"
+#include "utils/acl.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "base/shared.h"
@@ -34,6 +40,10 @@
 #define STAY_AWAY_MS	10000	/* and the longest it stays away if we vanish */
 
 static ProcessUtility_hook_type previous_hook = NULL;
+
+/* The databases this transaction asked for; reset at its end. */
+static List *asked = NIL;
+static bool registered = false;
 
 /* The name of the database a command wants for itself, or NULL. */
 static const char *
@@ -80,7 +90,7 @@ set_make_way(Oid database, bool make_way)
 	if (slot != NULL)
 	{
 		pid = slot->pid;
-		slot->make_way = make_way && pid != 0;
+		slot->make_way = make_way;
 		slot->not_before = make_way ? TimestampTzPlusMilliseconds(GetCurrentTimestamp(), STAY_AWAY_MS) : 0;
 		if (slot->latch != NULL)
 			SetLatch(slot->latch);
@@ -118,12 +128,53 @@ clear_database(Oid database)
 	}
 }
 
-/* Lets the worker come back, and the launcher see what databases there are. */
-static void
-give_back(Oid database)
+/* Could the caller run a command that needs the database for itself? */
+static bool
+may_ask(Node *statement, Oid database)
 {
-	(void) set_make_way(database, false);
+	HeapTuple	tuple;
+	bool		is_template = false;
+
+	if (hx_database_ownercheck(database, GetUserId()))
+		return true;
+	if (!IsA(statement, CreatedbStmt))
+		return false;
+	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
+	if (HeapTupleIsValid(tuple))
+	{
+		is_template = ((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
+		ReleaseSysCache(tuple);
+	}
+	return is_template;
+}
+
+/* Lets the workers come back, and the launcher see what databases there are. */
+static void
+give_back(XactEvent event, void *arg)
+{
+	ListCell   *cell;
+
+	if (asked == NIL || (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE))
+		return;
+	foreach(cell, asked)
+		(void) set_make_way(lfirst_oid(cell), false);
+	list_free(asked);
+	asked = NIL;
 	hx_shared_wake_launcher(true);
+}
+
+/* Asks the worker of a database to leave until this transaction ends. */
+static void
+ask_for(Oid database)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+	if (!registered)
+		RegisterXactCallback(give_back, NULL);
+	registered = true;
+	asked = lappend_oid(asked, database);
+	MemoryContextSwitchTo(old);
+	clear_database(database);
 }
 
 static void
@@ -134,19 +185,10 @@ process_utility(PlannedStmt *planned, const char *query, bool read_only_tree, Pr
 	const char *name = wanted_database(statement);
 	Oid			database = name ? get_database_oid(name, true) : InvalidOid;
 
-	if (OidIsValid(database))
-		clear_database(database);
-	PG_TRY();
-	{
-		(previous_hook ? previous_hook : standard_ProcessUtility)
-			(planned, query, read_only_tree, context, params, environment, dest, completion);
-	}
-	PG_FINALLY();
-	{
-		if (OidIsValid(database))
-			give_back(database);
-	}
-	PG_END_TRY();
+	if (OidIsValid(database) && may_ask(statement, database))
+		ask_for(database);
+	(previous_hook ? previous_hook : standard_ProcessUtility)
+		(planned, query, read_only_tree, context, params, environment, dest, completion);
 
 	if (IsA(statement, TransactionStmt) && ((TransactionStmt *) statement)->kind == TRANS_STMT_COMMIT_PREPARED)
 		hx_shared_wake_delivery();

@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/xlog.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -40,7 +41,9 @@ hubex_worker_state(PG_FUNCTION_ARGS)
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "hubex.worker_state must return a row");
-	if (hx_shared() != NULL)
+	if (RecoveryInProgress())
+		state = "standby";
+	else if (hx_shared() != NULL)
 	{
 		HxWorkerSlot *slot;
 

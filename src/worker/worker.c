@@ -58,13 +58,17 @@ detach(int code, Datum arg)
 	{
 		own_slot()->pid = 0;
 		own_slot()->latch = NULL;
+		own_slot()->left = code == 0;
 		if (hx_shared()->launcher != NULL)
 			SetLatch(hx_shared()->launcher);
 	}
 	LWLockRelease(hx_shared()->lock);
 }
 
-/* Takes the slot; returns the database, or InvalidOid where it is not ours. */
+/*
+ * Takes the slot; returns the database, or InvalidOid where it is not ours,
+ * or somebody wants the database for himself.
+ */
 static Oid
 attach(Datum arg)
 {
@@ -78,9 +82,13 @@ attach(Datum arg)
 	LWLockAcquire(hx_shared()->lock, LW_EXCLUSIVE);
 	if (slot->state == HX_WORKER_STARTING && slot->generation == identity.generation)
 	{
-		slot->pid = MyProcPid;
-		slot->latch = MyLatch;
-		database = slot->database;
+		slot->left = slot->make_way;
+		if (!slot->make_way)
+		{
+			slot->pid = MyProcPid;
+			slot->latch = MyLatch;
+			database = slot->database;
+		}
 	}
 	LWLockRelease(hx_shared()->lock);
 	if (OidIsValid(database))
@@ -88,14 +96,28 @@ attach(Datum arg)
 	return database;
 }
 
-/* Writes the slot's state and lets the launcher go on. */
+/*
+ * Writes the slot's state and lets the launcher go on.  An extension that was
+ * made since this worker was started may be one that it has not seen.
+ */
 static void
 set_state(HxWorkerState state)
 {
 	LWLockAcquire(hx_shared()->lock, LW_EXCLUSIVE);
+	if (state == HX_WORKER_ABSENT && own_slot()->announced)
+		state = HX_WORKER_WANTED;
 	own_slot()->state = state;
 	if (hx_shared()->launcher != NULL)
 		SetLatch(hx_shared()->launcher);
+	LWLockRelease(hx_shared()->lock);
+}
+
+/* The worker works: what went wrong before it does not count any more. */
+static void
+forget_failures(void)
+{
+	LWLockAcquire(hx_shared()->lock, LW_EXCLUSIVE);
+	own_slot()->failures = 0;
 	LWLockRelease(hx_shared()->lock);
 }
 
@@ -192,6 +214,7 @@ hx_worker_main(Datum arg)
 	MemoryContext cycle;
 	HxDelivery *delivery;
 	bool		installed;
+	bool		proven = false;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
@@ -240,6 +263,9 @@ hx_worker_main(Datum arg)
 			set_state(HX_WORKER_ABSENT);
 			proc_exit(0);
 		}
+		if (!proven)
+			forget_failures();
+		proven = true;
 		MemoryContextSwitchTo(cycle);
 		MemoryContextReset(cycle);
 		if (wish > 0)
