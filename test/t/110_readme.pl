@@ -1,0 +1,442 @@
+# What the README says is so. Its cookbook is run as it stands, statement by statement, and the sandbox says what came
+# of it; what its tables name is known to the server, and what the server offers is named in both languages. The
+# Russian README shows the same code, and no link leads nowhere.
+#
+# The texts are read from the files, and stay bytes here. Only what the reader has to fill in is replaced.
+
+use strict;
+use warnings;
+
+use Encode qw(decode encode_utf8);
+use Hubex::Node;
+use Hubex::Sandbox;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my %readme = map { $_ => read_readme($_) } qw(README.md README.ru.md);
+my $english = $readme{'README.md'};
+
+my $sandbox = Hubex::Sandbox->new(tasks => 40);
+my $node = Hubex::Node->new('main');
+
+#
+# The cookbook: statements by the number of their step, 0 being what stands before the first
+#
+my ($cookbook) = map { $_->{code} } grep { $_->{language} eq 'sql' } @{ $english->{blocks} };
+replace('https://api.hubex.ru/fsm', $sandbox->url);
+replace('"service_token": "..."', '"service_token": "' . $sandbox->service_token . '"');
+
+my @steps = split /^(?=-- \d+\. )/m, $cookbook;
+is(scalar @steps, 9, 'the cookbook has its steps');
+
+$node->safe_psql(
+	'postgres', q{
+	CREATE TABLE orders (id bigint PRIMARY KEY, customer text, problem text, phone text, wanted_by timestamptz);
+	CREATE ROLE clerk;
+	CREATE ROLE visitor;
+});
+
+run_step(0);
+
+my ($connected) = run_step(1);
+my %checked = map { (split /\|/)[ 0, 1 ] } split /\n/, $connected;
+is_deeply([ sort keys %checked ], [qw(account delivery outbox server version)],
+	'hubex_connect checks what it has made');
+is($checked{account}, 't', 'the account works');
+
+is((run_step(2))[0], '1', 'hubex_create_task returns the id of the request');
+eventually { @{ tasks_of('ORDER-17') } == 1 } 'its task arrives';
+is(encode_utf8(tasks_of('ORDER-17')->[0]{notes}), 'Не работает кондиционер', 'with its notes');
+
+run_step(3);
+$node->safe_psql(
+	'postgres', q{
+	BEGIN;
+	INSERT INTO orders VALUES (18, 'Никто', 'передумал');
+	ROLLBACK;
+	INSERT INTO orders VALUES
+		(19, 'Пекарня №5', 'печь "E-17"', '+7 495 123-45-67', '2030-12-02 18:30+05'),
+		(20, 'Café Łódź', 'freezer', NULL, NULL);
+});
+$node->wait_for("SELECT string_agg(hubex_wait(id), ',') FROM hubex.outbox", 'delivered,delivered,delivered',
+	'hubex_wait waits for all three requests');
+my ($full, $sparse) = map { tasks_of("ORDER-$_")->[0] } 19, 20;
+is_deeply(
+	{ map { $_ => encode_utf8($full->{$_} // '') } qw(taskTypeID notes contactPhone deadline) },
+	{   taskTypeID => 1,
+		notes => 'Пекарня №5: печь "E-17"',
+		contactPhone => '+7 495 123-45-67',
+		deadline => '2030-12-02T13:30:00' },
+	'a row becomes a task: its values where the template has them, its time in UTC');
+is_deeply([ sort keys %{ $sparse->{request} } ], [qw(erpID notes requestMethodID taskTypeID)],
+	'NULL leaves a field out');
+is_deeply(tasks_of('ORDER-18'), [], 'a row that was rolled back is none');
+
+my ($outbox, $waited) = run_step(4);
+is($outbox, join("\n", map { outbox_line(@$_) } [ 4, 20 ], [ 3, 19 ], [ 1, 17 ]),
+	'the outbox says what became of them; the id that was rolled back is lost');
+is($waited, 'delivered', 'hubex_wait gives the state');
+
+is_deeply(
+	[ sort split /\n/, (run_step(5))[0] ],
+	[ "19|Пекарня №5|$full->{number}|Новая", "20|Café Łódź|$sparse->{number}|Новая" ],
+	'tasks join with the ERP');
+
+# A task and a stage that it can move to; the README's are of somebody else's account.
+replace('5129', $full->{id}, \$steps[6]);
+replace('"taskStageID": 7', '"taskStageID": 2', \$steps[6]);
+my ($types, $request) = run_step(6);
+like($types, qr/Аварийный ремонт/, 'hubex_request gives the answer of the API');
+is($node->safe_psql('postgres', "SELECT hubex_wait($request)"), 'delivered', 'hubex_enqueue: the call is delivered');
+is(tasks_of('ORDER-19')->[0]{taskStageID}, 2, 'and has done its work');
+
+is_deeply([ map { (split /\|/)[1] } split /\n/, (run_step(7))[0] ], [ ('t') x 5 ], 'hubex_check: all is well');
+
+fails("SET ROLE clerk; SELECT hubex_create_task(1)", qr/permission denied/, 'before the last step others may not');
+run_step(8);
+my $own = $node->safe_psql('postgres', "SET ROLE clerk; SELECT hubex_create_task(1, 'Служебная', erp_id => 'CLERK-1')");
+eventually { @{ tasks_of('CLERK-1') } == 1 } 'after it the clerk makes tasks';
+is($node->safe_psql('postgres', 'SET ROLE clerk; SELECT id FROM hubex.outbox'), $own, 'and sees the own request only');
+$node->safe_psql('postgres', 'GRANT INSERT ON orders TO visitor');
+fails("SET ROLE visitor; INSERT INTO orders VALUES (21)", qr/permission denied for foreign server fsm/,
+	'who inserts into a table with a trigger needs USAGE on the server');
+
+#
+# What the text says in passing
+#
+succeeds($_, "$_ in the text") for spans_like(qr/^(?:SELECT|CALL) .*\(\)$/);
+
+my ($import) = spans_like(qr/^IMPORT FOREIGN SCHEMA/);
+$import =~ s/\.\.\.$/remote/ or fail('IMPORT FOREIGN SCHEMA leaves the schema open');
+succeeds("CREATE SCHEMA remote; $import", $import);
+is(
+	$node->safe_psql('postgres', 'SELECT count(*) FROM remote.tasks'),
+	scalar(grep { !defined $_->{deleted} } @{ $sandbox->tasks }),
+	'a foreign table has the tasks that are not deleted');
+fails(q(SELECT * FROM hubex_tasks('{"colour": 1}')), qr/colour/, 'a filter that does not exist is an error');
+
+# A dead letter: put back to work, which does not help it here, and deleted.
+my $dead = $node->safe_psql('postgres', q(SELECT hubex_create_task(999, 'no such type')));
+$node->wait_for("SELECT hubex_wait($dead)", 'dead', 'what cannot succeed is a dead letter');
+is($node->safe_psql('postgres', q(SELECT ok FROM hubex_check() WHERE subject = 'outbox')), 'f', 'hubex_check tells');
+my ($put_back) = spans_like(qr/^UPDATE hubex\.outbox/);
+succeeds("$put_back WHERE state = 'dead'", $put_back);
+$node->wait_for("SELECT state, attempts FROM hubex.outbox WHERE id = $dead", 'dead|2', 'it is tried again');
+my ($finished) = spans_like(qr/^state IN /);
+succeeds("DELETE FROM hubex.outbox WHERE $finished", "delete where $finished");
+is($node->safe_psql('postgres', 'SELECT bool_and(ok) FROM hubex_check()'), 't', 'all is well again');
+
+# Two servers, the second with foreign tables.
+succeeds(
+	sprintf(
+		q(SELECT hubex_connect(server => 'second', connector => 'hubex', url => '%s', schema => 'mirror',
+		credentials => '{"service_token": "%s"}', options => '{"rate_limit": "none", "page_size": 7}')),
+		$sandbox->url, $sandbox->service_token),
+	'hubex_connect with a schema and options');
+succeeds('SELECT id FROM mirror.tasks', 'makes foreign tables');
+fails('SELECT hubex_create_task(1)', qr/there are several/, 'of two servers one must be named');
+succeeds("SET hubex.default_server = 'second'; SELECT hubex_create_task(1)", 'hubex.default_server names it');
+
+#
+# Objects: what the table names, what there is
+#
+my %function = map { my ($name, @rest) = split /\|/; $name => \@rest } split /\n/, $node->safe_psql(
+	'postgres', q{
+	SELECT CASE WHEN pronamespace = 'hubex'::regnamespace THEN 'hubex.' ELSE '' END || proname, prokind,
+	       array_to_string(proargnames[1:pronargs], ', '), prorettype::regtype, obj_description(oid, 'pg_proc')
+	  FROM pg_proc JOIN pg_depend ON classid = 'pg_proc'::regclass AND objid = oid AND deptype = 'e'
+	 WHERE refobjid = (SELECT oid FROM pg_extension WHERE extname = 'hubex')});
+
+for my $object (map { first_cell_spans($_) } table_after('object'))
+{
+	if ($object =~ /^(CALL )?(\w+)\((.*)\)$/)
+	{
+		my ($call, $name, $arguments) = ($1, $2, $3);
+		my ($kind, $known, $type, $comment) = @{ $function{$name} || [] };
+
+		# a trigger function takes its arguments from CREATE TRIGGER; its comment names them
+		$known = $comment =~ /\(([^()]*)\)/ ? $1 : '' if defined $type && $type eq 'trigger';
+		is($known, $arguments, "$name and its arguments");
+		is($kind, $call ? 'p' : 'f', "$name is " . ($call ? 'called' : 'selected'));
+	}
+	else
+	{
+		is($node->safe_psql('postgres', "SELECT count(*) FROM pg_foreign_data_wrapper WHERE fdwname = '$object'
+			OR to_regclass('$object') IS NOT NULL"), 1, "$object is there");
+	}
+}
+
+my @public = grep { $function{$_}[3] =~ /^Public:/ } sort keys %function;
+push @public, split /\n/, $node->safe_psql(
+	'postgres', q{SELECT oid::regclass FROM pg_class WHERE obj_description(oid, 'pg_class') LIKE 'Public:%'
+	AND relkind IN ('r', 'v')});
+cmp_ok(scalar @public, '>=', 14, 'public objects are found');
+named_in_both("$_ is public", $_) for @public;
+
+like($node->safe_psql('postgres', "SELECT pg_get_function_arguments('hubex_wait'::regproc)"),
+	qr/timeout interval DEFAULT '00:00:30'/, 'hubex_wait waits for 30 seconds');
+is($function{hubex_tasks}[2], 'hubex_task', 'hubex_tasks gives rows of hubex_task');
+my $response = $node->safe_psql(
+	'postgres', q{SELECT '(' || string_agg(attname, ', ' ORDER BY attnum) || ')' FROM pg_attribute
+	WHERE attrelid = 'hubex_response'::regclass});
+named_in_both('what hubex_request returns', $response);
+
+my ($grant) = grep { /^\| `hubex_grant/ } table_after('object');
+my (undef, @levels) = $grant =~ /`([^`]+)`/g;
+is(scalar @levels, 3, 'hubex_grant has three levels');
+succeeds("SELECT hubex_grant('visitor', '$_')", "level $_") for @levels;
+
+#
+# The outbox
+#
+my %column = map { $_ => 1 } split /\n/, $node->safe_psql(
+	'postgres', q{SELECT attname FROM pg_attribute WHERE attrelid = 'hubex.outbox'::regclass AND attnum > 0});
+ok($column{$_}, "column $_ of the outbox") for map { first_cell_spans($_) } table_after('column');
+
+my ($state) = grep { /^\| `state`/ } table_after('column');
+my (undef, @states) = $state =~ /`([^`]+)`/g;
+my $constraints = $node->safe_psql(
+	'postgres', q{SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = 'hubex.outbox'::regclass
+	AND contype = 'c' AND pg_get_constraintdef(oid) LIKE '%waiting%'});
+is_deeply([ sort @states ], [ sort $constraints =~ /'(\w+)'::text/g ], 'its states');
+
+#
+# Options and settings
+#
+my (%default, @named);
+for my $row (table_after('option'))
+{
+	my ($names, $defaults) = (split / \| /, $row)[ 0, 1 ];
+	my @names = $names =~ /`([^`]+)`/g;
+	push @named, @names;
+	@default{@names} = $defaults =~ /`([^`]+)`/g;
+}
+my @known = options_of(q(CREATE SERVER x FOREIGN DATA WRAPPER hubex_fdw OPTIONS (connector 'hubex',
+	url 'https://127.0.0.1', no_such '')));
+is_deeply([ sort @named ], [ sort @known ], 'the table names every option of a server');
+
+my %value = (%default, connector => 'hubex', url => $sandbox->url, ca_file => '/etc/ssl/ca.pem',
+	proxy => 'http://127.0.0.1:3128');
+ok(defined $value{$_}, "$_ has a value to try") for @named;
+my $all = join ', ', map { "$_ '$value{$_}'" } grep { defined $value{$_} } @named;
+succeeds("CREATE SERVER full_of_options FOREIGN DATA WRAPPER hubex_fdw OPTIONS ($all)", 'they are accepted');
+my ($rate) = grep { /^\| `rate_limit`/ } table_after('option');
+my (undef, @rates) = $rate =~ /`([^`]+)`/g;
+succeeds("ALTER SERVER full_of_options OPTIONS (SET $_)", "SET $_")
+  for (map { "rate_limit '$_'" } @rates), "timeout '90'";
+
+my $attempts = $node->safe_psql(
+	'postgres', q(SELECT manifest #>> '{retry,attempts}' FROM hubex.connector WHERE name = 'hubex'));
+for my $file (sort keys %readme)
+{
+	my ($said) = $readme{$file}{text} =~ /(\d[\d,]*) (?:attempts|попыток)/;
+	is($said && $said =~ tr/,//dr, $attempts, "$file: how many attempts there are");
+}
+is(
+	$node->safe_psql(
+		'postgres', q{SELECT m #>> '{limits,rate}', m #>> '{limits,connections}', m #>> '{limits,page_size}',
+		m #>> '{options,application_id,default}' FROM hubex.connector c (n, m) WHERE n = 'hubex'}),
+	join('|', @default{qw(rate_limit max_connections page_size application_id)}),
+	'the defaults are those of the connector');
+
+named_in_both("$_, an option of a server", $_) for @known;
+named_in_both("$_, an option of a user mapping", $_)
+  for options_of(q(CREATE USER MAPPING FOR visitor SERVER fsm OPTIONS (no_such '')));
+named_in_both("$_, an option of a foreign table", $_)
+  for options_of(q(CREATE FOREIGN TABLE x () SERVER fsm OPTIONS (no_such '')));
+
+my ($path) = spans_like(qr/^company\.id$/);
+succeeds(
+	"CREATE FOREIGN TABLE remote.own (id bigint, customer bigint OPTIONS (path '$path'))
+	 SERVER fsm OPTIONS (resource 'tasks')",
+	"a column with the path $path");
+is(
+	$node->safe_psql('postgres', 'SELECT count(*) FROM remote.own JOIN remote.tasks USING (id) WHERE customer = company_id'),
+	$node->safe_psql('postgres', 'SELECT count(company_id) FROM remote.tasks'),
+	'has what stands there');
+named_in_both("$_, an option of a column", $_)
+  for options_of(q(ALTER FOREIGN TABLE remote.own ALTER id OPTIONS (no_such '')));
+
+my @settings = split /\n/, $node->safe_psql('postgres', q(SELECT name FROM pg_settings WHERE name LIKE 'hubex.%'));
+named_in_both("the setting $_", $_) for @settings;
+is($node->safe_psql('postgres', "SELECT to_regclass('$_') IS NOT NULL OR current_setting('$_', true) IS NOT NULL"),
+	't', "$_ is a table or a setting")
+  for spans_like(qr/^hubex\.\w+$/);
+
+#
+# The programs
+#
+my $help = qx(make -s help 2>&1);
+my @goals = map { /\bmake(?: ([a-z][a-z-]*))?/g } map({ $_->{code} } @{ $english->{blocks} }), @{ $english->{spans} };
+cmp_ok(scalar @goals, '>=', 6, 'the README names goals');
+for my $goal (sort { $a cmp $b } keys %{ { map { ($_ // '') => 1 } @goals } })
+{
+	like($help, $goal eq '' ? qr/^make  / : qr/\bmake \Q$goal\E(?![\w-])/m, "make help has: make $goal");
+}
+
+#
+# The two languages
+#
+my ($one, $other) = map { $readme{$_} } qw(README.md README.ru.md);
+is_deeply(
+	[ map { [ $_->{language}, without_comments($_->{code}) ] } @{ $other->{blocks} } ],
+	[ map { [ $_->{language}, without_comments($_->{code}) ] } @{ $one->{blocks} } ],
+	'the Russian README has the same blocks of code');
+is_deeply($other->{outline}, $one->{outline}, 'and the same outline');
+for my $n (0 .. $#{ $one->{sections} })
+{
+	is_deeply(
+		[ spans_of($other->{sections}[$n] // '') ],
+		[ spans_of($one->{sections}[$n]) ],
+		'and the same code in: ' . ($one->{sections}[$n] =~ /\A#+ (.*)/ ? $1 : 'the text before'));
+}
+is_deeply(
+	[ map { first_cell($_) } grep { /^\| `/ } split /\n/, $other->{text} ],
+	[ map { first_cell($_) } grep { /^\| `/ } split /\n/, $one->{text} ],
+	'and the same rows of tables');
+
+for my $file (sort keys %readme)
+{
+	my @links = @{ $readme{$file}{links} };
+	is_deeply([ grep { !resolves($file, $_) } @links ], [], "$file: links lead somewhere") if @links;
+	my ($translation) = grep { $_ ne $file } keys %readme;
+	ok((grep { $_ eq $translation } @links), "$file leads to $translation");
+}
+is_deeply(
+	[ sort map { s/README\.md/README.ru.md/r } grep { !/^#/ } @{ $other->{links} } ],
+	[ sort grep { !/^#/ } @{ $one->{links} } ],
+	'and the same links');
+done_testing;
+
+#
+# The server
+#
+
+# Runs the statements of a step, each of which must succeed; returns what each printed.
+sub run_step
+{
+	my ($number) = @_;
+	my @statements = grep { without_comments($_) =~ /\S/ } split /(?<=;)[^\S\n]*(?:--[^\n]*)?\n/, $steps[$number];
+	return map { succeeds($_, "step $number: " . (without_comments($_) =~ /(\S[^\n]*)/)[0]) } @statements;
+}
+
+sub succeeds
+{
+	my ($sql, $what) = @_;
+	my ($status, $out, $errors) = $node->psql('postgres', $sql);
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	ok($status == 0, $what) or diag "$sql\n$errors";
+	return $out;
+}
+
+sub fails
+{
+	my ($sql, $why, $what) = @_;
+	my ($status, undef, $errors) = $node->psql('postgres', $sql);
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return $status != 0 ? like($errors, $why, $what) : fail($what);
+}
+
+# The options that the answer to an unknown one lists.
+sub options_of
+{
+	my ($statement) = @_;
+	my (undef, undef, $errors) = $node->psql('postgres', $statement);
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	like($errors, qr/Valid options in this context are: /, 'the valid options are listed');
+	return split /, /, $errors =~ /Valid options in this context are: (.*)\.$/m ? $1 : '';
+}
+
+sub outbox_line
+{
+	my ($id, $order) = @_;
+	my $task = tasks_of("ORDER-$order")->[0];
+	return "$id|ORDER-$order|delivered|1||$task->{id}|$task->{number}";
+}
+
+sub tasks_of
+{
+	my ($erp_id) = @_;
+	return [ grep { ($_->{erpID} // '') eq $erp_id } @{ $sandbox->tasks } ];
+}
+
+sub replace
+{
+	my ($from, $to, $text) = @_;
+	$text //= \$cookbook;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	ok($$text =~ s/\Q$from\E/$to/, "the cookbook has $from to fill in");
+}
+
+#
+# The texts
+#
+sub read_readme
+{
+	my ($file) = @_;
+	my $text = slurp_file($file);
+	my @blocks;
+	my $prose = $text =~ s{^```(\w*)\n(.*?)^```\n}{push @blocks, { language => $1, code => $2 }; ''}gmser;
+	my @headings = $prose =~ /^(#+ .*)$/gm;
+	return {
+		text => $text,
+		blocks => \@blocks,
+		spans => [ spans_of($prose) ],
+		sections => [ split /^(?=#)/m, $prose ],
+		outline => [ map { /^(#+)/ } @headings ],
+		anchors => { map { anchor($_) => 1 } @headings },
+		links => [ $prose =~ /\]\(([^()\s]+)\)/g ] };
+}
+
+# What stands in backquotes in a text, each once, sorted.
+sub spans_of
+{
+	my ($text) = @_;
+	my %seen = map { s/\s+/ /gr => 1 } $text =~ /`([^`]+)`/g;
+	return sort keys %seen;
+}
+
+sub spans_like
+{
+	my ($pattern) = @_;
+	my @found = grep { $_ =~ $pattern } @{ $english->{spans} };
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	ok(scalar @found, "the README has $pattern");
+	return @found;
+}
+
+# The rows of the table whose first heading is this one.
+sub table_after
+{
+	my ($heading) = @_;
+	my ($rows) = $english->{text} =~ /^\| \Q$heading\E \|.*\n\| ---.*\n((?:\|.*\n)+)/m;
+	return split /\n/, $rows // '';
+}
+
+sub first_cell { return ($_[0] =~ /^\| (.*?) \|/)[0] }
+sub first_cell_spans { return first_cell($_[0]) =~ /`([^`]+)`/g }
+
+sub without_comments { return $_[0] =~ s/[^\S\n]*(?:--|#) .*$//gmr }
+
+# In what stands in backquotes, as a word of its own.
+sub named_in_both
+{
+	my ($what, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my @without = grep { !grep { /(?<![\w.])\Q$name\E(?!\w)/ } @{ $readme{$_}{spans} } } sort keys %readme;
+	is_deeply(\@without, [], "$what: named in both READMEs");
+}
+
+# As GitHub makes it from a heading.
+sub anchor
+{
+	my ($heading) = @_;
+	my $text = lc decode('UTF-8', $heading =~ s/^#+ //r);
+	return encode_utf8($text =~ s/[^\w\s-]//gr =~ s/\s/-/gr);
+}
+
+sub resolves
+{
+	my ($file, $link) = @_;
+	return $link =~ /^#(.*)/ ? $readme{$file}{anchors}{$1} : $link =~ /^https:/ || -e $link;
+}
