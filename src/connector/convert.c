@@ -3,9 +3,10 @@
  * convert.c
  *	  Values of PostgreSQL as JSON values on their way out.
  *
- * PostgreSQL's own to_jsonb() decides, with three exceptions.  A timestamp
+ * PostgreSQL's own to_jsonb() decides, with few exceptions.  A timestamp
  * with time zone is written in UTC without a suffix, as HubEx writes its own
- * times, whatever the session's TimeZone.  A value that JSON has no form for
+ * times, whatever the session's TimeZone.  A float keeps all its digits,
+ * whatever the session's extra_float_digits.  A value that JSON has no form for
  * (infinite or not a number) is an error here rather than a text there.
  *
  *-------------------------------------------------------------------------
@@ -20,6 +21,7 @@
 #include "utils/builtins.h"
 #include "utils/date.h"
 #include "utils/datetime.h"
+#include "utils/float.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/numeric.h"
@@ -66,6 +68,7 @@ call_to_jsonb(Datum datum, Oid type)
 	LOCAL_FCINFO(fcinfo, 1);
 	Param	   *param = makeNode(Param);
 	FuncExpr   *expr;
+	int			session_digits = extra_float_digits;
 	Datum		result;
 
 	param->paramkind = PARAM_EXTERN;
@@ -78,7 +81,17 @@ call_to_jsonb(Datum datum, Oid type)
 	InitFunctionCallInfoData(*fcinfo, &function, 1, InvalidOid, NULL, NULL);
 	fcinfo->args[0].value = datum;
 	fcinfo->args[0].isnull = false;
-	result = FunctionCallInvoke(fcinfo);
+	if (extra_float_digits < 1)
+		extra_float_digits = 1;	/* the shortest that is exact */
+	PG_TRY();
+	{
+		result = FunctionCallInvoke(fcinfo);
+	}
+	PG_FINALLY();
+	{
+		extra_float_digits = session_digits;
+	}
+	PG_END_TRY();
 	return DatumGetJsonbP(result);
 }
 

@@ -485,7 +485,10 @@ signing_in(HxDelivery *delivery, const HxAccount *account)
 	return false;
 }
 
-/* Starts the sign-in for an item's account. */
+/*
+ * Starts the sign-in for an item's account.  What cannot be started leaves the
+ * signer's part to others.
+ */
 static void
 start_sign_in(HxDelivery *delivery, Item *item)
 {
@@ -495,10 +498,21 @@ start_sign_in(HxDelivery *delivery, Item *item)
 	sign_in->signs_in = true;
 	sign_in->account = item->account;
 	sign_in->batch = item->batch;
-	item->batch->items++;		/* the account's memory stays until we are done */
-	delivery->sign_ins = lappend(delivery->sign_ins, sign_in);
 	MemoryContextSwitchTo(item->batch->context);
-	sign_in->transfer = hx_http_start(delivery->pool, hx_sign_in_request(item->account), sign_in);
+	PG_TRY();
+	{
+		sign_in->transfer = hx_http_start(delivery->pool, hx_sign_in_request(item->account), sign_in);
+	}
+	PG_CATCH();
+	{
+		pfree(sign_in);
+		hx_token_give_up(item->account->key);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	item->batch->items++;		/* the account's memory stays until we are done */
+	MemoryContextSwitchTo(delivery->context);
+	delivery->sign_ins = lappend(delivery->sign_ins, sign_in);
 	MemoryContextSwitchTo(old);
 }
 

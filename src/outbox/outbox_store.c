@@ -25,6 +25,7 @@
 #include "miscadmin.h"
 #include "storage/lock.h"
 #include "tcop/pquery.h"
+#include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -172,12 +173,16 @@ hx_outbox_state(int64 id, char **state, bool *own_transaction)
 	MemoryContext here = CurrentMemoryContext;
 	Datum		args[3];
 	HxOwner		saved;
+	Oid			connectors;
+	Oid			owner;
 	bool		found;
 	bool		isnull;
 
+	/* as the policy of the table says */
 	args[0] = Int64GetDatum(id);
 	args[1] = name_datum(GetUserNameFromId(GetUserId(), false));
-	args[2] = BoolGetDatum(superuser());
+	args[2] = BoolGetDatum(hx_owner_table("connector", &connectors, &owner) &&
+						   pg_class_aclcheck(connectors, GetUserId(), ACL_INSERT) == ACLCHECK_OK);
 	hx_owner_enter(&saved);
 	SPI_connect();
 	PushActiveSnapshot(GetLatestSnapshot());

@@ -227,6 +227,7 @@ hx_worker_main(Datum arg)
 	settle();
 
 	StartTransactionCommand();
+	SetConfigOption("client_encoding", "UTF8", PGC_SUSET, PGC_S_OVERRIDE);	/* converts outside transactions too */
 	installed = OidIsValid(get_extension_oid("hubex", true));
 	CommitTransactionCommand();
 	if (!installed)
