@@ -9,7 +9,7 @@ CURL_CONFIG ?= curl-config
 PORT ?= 8080
 export PG_CONFIG CURL_CONFIG
 
-TOOL_GOALS = check demo sandbox playground playground-stop lint deps help
+TOOL_GOALS = check demo bench sandbox playground playground-stop lint deps help
 
 ifneq (,$(filter $(TOOL_GOALS),$(MAKECMDGOALS)))
 
@@ -24,6 +24,7 @@ help:
 ## make installcheck    run sql/ against the running server
 ## make demo            ERP rows become HubEx tasks, in a throw-away server and sandbox
 ## make check           everything that is tested       (TESTS='010 test/t/020_x.pl' for some files only)
+## make bench           measure, and print the figures   (ROUNDS=200)
 ## make lint            the house rules of src/ only
 ## make sandbox         a HubEx to develop against      (PORT=8080)
 ## make playground      a server with hubex and a sandbox that stay; `make playground-stop` ends them
@@ -38,6 +39,9 @@ check: deps
 
 demo: deps
 	@exec tools/demo
+
+bench: deps
+	@ROUNDS='$(ROUNDS)' exec tools/bench
 
 sandbox: deps
 	@exec env PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 test/sandbox --port $(PORT)

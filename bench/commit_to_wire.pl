@@ -46,9 +46,9 @@ sub percentile
 	return $values[ int($share * $#values) ];
 }
 
-printf "# commit to wire, %d rounds, ms: after COMMIT returned  median %.1f  p95 %.1f  p99 %.1f\n", $rounds,
+note sprintf "commit to wire, %d rounds, ms: after COMMIT returned  median %.1f  p95 %.1f  p99 %.1f", $rounds,
   map { percentile($_, @after) } .5, .95, .99;
-printf "# commit to wire, %d rounds, ms: after COMMIT was sent   median %.1f  p95 %.1f  p99 %.1f\n", $rounds,
+note sprintf "commit to wire, %d rounds, ms: after COMMIT was sent   median %.1f  p95 %.1f  p99 %.1f", $rounds,
   map { percentile($_, @before) } .5, .95, .99;
 ok(1, 'measured');
 done_testing;

@@ -60,7 +60,7 @@ make_workspace() { # DIRECTORY, an empty one
 # Starts this script again, inside: with nothing of the caller's environment but what is named here.
 inside() { # DIRECTORY
 	local variable keep=()
-	for variable in ${!HUBEX_*} ${!PG_TEST_*} TERM CI CC TESTS PG_CONFIG CURL_CONFIG; do
+	for variable in ${!HUBEX_*} ${!PG_TEST_*} TERM CI CC TESTS ROUNDS PG_CONFIG CURL_CONFIG; do
 		[ -z "${!variable:-}" ] || keep+=("$variable=${!variable}")
 	done
 	(cd "$1/src" && exec env -i --default-signal=INT,QUIT "${as_owner[@]}" env "${keep[@]}" "HUBEX_RUN=$1" \
@@ -137,6 +137,16 @@ build() {
 		cat "$HUBEX_RUN/build.log" >&2
 		return 1
 	}
+}
+
+# What test/t and bench need to find PostgreSQL's test modules and ours; after build.
+test_environment() {
+	local pgxs
+	pgxs=$(dirname "$("$PG_CONFIG" --pgxs)")/../..
+	export PG_REGRESS=$pgxs/src/test/regress/pg_regress
+	export PERL5LIB=$PWD/test/perl:$pgxs/src/test/perl
+	export TESTDIR=$HUBEX_RUN # of PostgreSQL 15; the others of 16 and later
+	export TESTDATADIR=$HUBEX_RUN/tmp_check TESTLOGDIR=$HUBEX_RUN/tmp_check/log
 }
 
 # A server with hubex preloaded; its socket is in the workspace, and it listens on no address.
