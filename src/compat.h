@@ -12,8 +12,11 @@
 #ifndef HX_COMPAT_H
 #define HX_COMPAT_H
 
+#include "commands/explain.h"
 #include "storage/latch.h"
 #if PG_VERSION_NUM >= 180000
+#include "commands/explain_format.h"
+#include "commands/explain_state.h"
 #include "storage/waiteventset.h"
 #endif
 #include "utils/wait_event.h"

@@ -173,47 +173,47 @@ read_credential(const char *option, const char *path)
 	return text;
 }
 
-typedef struct Gather
+typedef struct Gathering
 {
 	HxAccount  *account;
 	List	   *given;
 	Oid			role;
 	bool		secrets;		/* read credentials, or only see that they are there */
-} Gather;
+} Gathering;
 
 static void
 gather_option(const char *name, const JsonbValue *declared, void *arg)
 {
-	Gather	   *gather = arg;
-	const char *value = hx_option_get(gather->given, name);
+	Gathering	   *gathering = arg;
+	const char *value = hx_option_get(gathering->given, name);
 
 	if (value == NULL && declared->type == jbvBinary)
 		value = hx_json_text(hx_json_value_part(declared), "default");
 	if (value != NULL)
-		add_value(gather->account, name, value);
+		add_value(gathering->account, name, value);
 }
 
 static void
 gather_credential(const char *name, const JsonbValue *declared, void *arg)
 {
-	Gather	   *gather = arg;
-	const char *value = hx_option_get(gather->given, name);
+	Gathering	   *gathering = arg;
+	const char *value = hx_option_get(gathering->given, name);
 	char	   *file_option = psprintf("%s_file", name);
-	const char *file = hx_option_get(gather->given, file_option);
+	const char *file = hx_option_get(gathering->given, file_option);
 
 	if (file != NULL)
-		value = gather->secrets ? read_credential(file_option, file) : "";
+		value = gathering->secrets ? read_credential(file_option, file) : "";
 	if (value == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
-				 errmsg("no credentials for server \"%s\"", gather->account->server),
+				 errmsg("no credentials for server \"%s\"", gathering->account->server),
 				 errdetail("Role \"%s\" has no user mapping with option \"%s\" or \"%s\", and PUBLIC has none.",
-						   GetUserNameFromId(gather->role, true) ? GetUserNameFromId(gather->role, true) : "?",
+						   GetUserNameFromId(gathering->role, true) ? GetUserNameFromId(gathering->role, true) : "?",
 						   name, file_option),
 				 errhint("CREATE USER MAPPING FOR PUBLIC SERVER %s OPTIONS (%s '...').",
-						 quote_identifier(gather->account->server), name)));
-	if (gather->secrets)
-		add_value(gather->account, name, value);
+						 quote_identifier(gathering->account->server), name)));
+	if (gathering->secrets)
+		add_value(gathering->account, name, value);
 }
 
 /*
@@ -279,7 +279,7 @@ hx_account_open(const char *server_name, Oid role, bool secrets)
 	HxAccount  *account = palloc0(sizeof(HxAccount));
 	char	   *name = hx_account_only_server(server_name);
 	ForeignServer *server = GetForeignServerByName(name, false);
-	Gather		gather = {account, server->options, role, secrets};
+	Gathering		gathering = {account, server->options, role, secrets};
 	const char *text;
 	AclResult	allowed;
 
@@ -321,9 +321,9 @@ hx_account_open(const char *server_name, Oid role, bool secrets)
 	if (!hx_rate_parse(text ? text : "none", &account->rate))
 		elog(ERROR, "unreadable rate limit of server \"%s\"", name);
 
-	hx_json_each(hx_json_part(account->manifest, "options"), gather_option, &gather);
-	gather.given = mapping_options(server->serverid, role);
-	hx_json_each(hx_json_part(account->manifest, "credentials"), gather_credential, &gather);
+	hx_json_each(hx_json_part(account->manifest, "options"), gather_option, &gathering);
+	gathering.given = mapping_options(server->serverid, role);
+	hx_json_each(hx_json_part(account->manifest, "credentials"), gather_credential, &gathering);
 	if (secrets)
 		make_key(account);
 	return account;

@@ -99,15 +99,22 @@ unlock_store(void)
 		LWLockRelease(store_lock);
 }
 
-/* A process that exits signs in for nobody any more. */
-static void
-forget_signer(int code, Datum arg)
+/* Ends all sign-ins of this process without a token. */
+void
+hx_token_give_up_all(void)
 {
 	lock_store();
 	for (int i = 0; i < store->nslots; i++)
 		if (store->slots[i].signer == MyProcPid)
 			store->slots[i].signer = 0;
 	unlock_store();
+}
+
+/* A process that exits signs in for nobody any more. */
+static void
+forget_signer(int code, Datum arg)
+{
+	hx_token_give_up_all();
 }
 
 /*

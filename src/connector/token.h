@@ -32,6 +32,7 @@ extern void hx_token_shmem_init(void *memory, bool found, LWLock *lock);
 extern HxTokenAnswer hx_token_take(const uint8 *key, HxToken *token);
 extern void hx_token_store(const uint8 *key, const char *text, int64 life_seconds, int64 renew_before);
 extern void hx_token_give_up(const uint8 *key);
+extern void hx_token_give_up_all(void);
 extern void hx_token_refuse(const uint8 *key, uint64 version);
 
 #endif							/* HX_TOKEN_H */

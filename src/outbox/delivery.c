@@ -73,7 +73,7 @@ typedef enum ItemPhase
 	ITEM_DONE
 } ItemPhase;
 
-typedef struct Item
+typedef struct DeliveryItem
 {
 	ItemPhase	phase;
 	Batch	   *batch;
@@ -84,7 +84,7 @@ typedef struct Item
 	bool		renewed;		/* a 401 was answered by a new token already */
 	bool		signs_in;		/* this transfer is a sign-in, for the item's account */
 	HxOutcome	outcome;
-} Item;
+} DeliveryItem;
 
 struct HxDelivery
 {
@@ -93,9 +93,9 @@ struct HxDelivery
 	char	   *only_server;
 	HxHttpPool *pool;
 	int64		claimant;		/* 0: none yet */
-	MemoryContextCallback end_claimant;
-	List	   *items;			/* of Item *: claimed and not recorded */
-	List	   *sign_ins;		/* of Item *: sign-ins under way */
+	MemoryContextCallback at_end;
+	List	   *items;			/* of DeliveryItem *: claimed and not recorded */
+	List	   *sign_ins;		/* of DeliveryItem *: sign-ins under way */
 	List	   *throttled;		/* of Pause *: servers without quota */
 	bool		look;			/* something may be due */
 	TimestampTz next_due;		/* 0: nothing known */
@@ -113,14 +113,18 @@ typedef struct Pause
 	TimestampTz until;
 } Pause;
 
+/* The end of a delivery: others may recover its requests and sign in. */
 static void
-release_claimant(void *arg)
+release_delivery(void *arg)
 {
 	HxDelivery *delivery = arg;
 
-	if (delivery->claimant != 0 && MyProc != NULL)
+	if (MyProc == NULL)
+		return;
+	if (delivery->claimant != 0)
 		hx_outbox_end_claimant(delivery->outbox, delivery->claimant);
 	delivery->claimant = 0;
+	hx_token_give_up_all();
 }
 
 /*
@@ -137,9 +141,9 @@ hx_delivery_create(const HxTransactions *transactions, const char *only_server)
 	delivery->transactions = transactions;
 	delivery->only_server = only_server ? MemoryContextStrdup(context, only_server) : NULL;
 	delivery->look = true;
-	delivery->end_claimant.func = release_claimant;
-	delivery->end_claimant.arg = delivery;
-	MemoryContextRegisterResetCallback(context, &delivery->end_claimant);
+	delivery->at_end.func = release_delivery;
+	delivery->at_end.arg = delivery;
+	MemoryContextRegisterResetCallback(context, &delivery->at_end);
 	delivery->pool = hx_http_pool_create(context);
 	return delivery;
 }
@@ -179,7 +183,7 @@ hx_delivery_wait(HxDelivery *delivery, int64 milliseconds)
 
 /* Puts an item back as it was; it was not sent. */
 static void
-put_back(Item *item, int64 wait_ms, const char *why)
+put_back(DeliveryItem *item, int64 wait_ms, const char *why)
 {
 	MemoryContext old = MemoryContextSwitchTo(item->batch->context);
 
@@ -193,7 +197,7 @@ put_back(Item *item, int64 wait_ms, const char *why)
 
 /* Ends an attempt that failed before anything was sent. */
 static void
-fail_unsent(Item *item, const char *why, int64 retry_after_ms)
+fail_unsent(DeliveryItem *item, const char *why, int64 retry_after_ms)
 {
 	MemoryContext old = MemoryContextSwitchTo(item->batch->context);
 
@@ -263,7 +267,7 @@ free_room(HxDelivery *delivery, const HxRoom *room, TimestampTz now)
 	}
 	foreach(cell, delivery->items)
 	{
-		Item	   *item = lfirst(cell);
+		DeliveryItem	   *item = lfirst(cell);
 
 		if (item->phase != ITEM_DONE && strcmp(item->request->server, room->server) == 0)
 			room_left--;
@@ -297,7 +301,7 @@ claim(HxDelivery *delivery, Batch *batch)
 
 	foreach(cell, hx_outbox_claim(delivery->claimant, rooms, nrooms))
 	{
-		Item	   *item = palloc0(sizeof(Item));
+		DeliveryItem	   *item = palloc0(sizeof(DeliveryItem));
 		BatchAccount *entry;
 
 		item->batch = batch;
@@ -324,7 +328,7 @@ drop_recorded(HxDelivery *delivery, List *recorded)
 
 	foreach(cell, recorded)
 	{
-		Item	   *item = lfirst(cell);
+		DeliveryItem	   *item = lfirst(cell);
 		Batch	   *batch = item->batch;
 
 		delivery->items = list_delete_ptr(delivery->items, item);
@@ -343,7 +347,7 @@ done_items(HxDelivery *delivery, List **outcomes)
 	*outcomes = NIL;
 	foreach(cell, delivery->items)
 	{
-		Item	   *item = lfirst(cell);
+		DeliveryItem	   *item = lfirst(cell);
 
 		if (item->phase == ITEM_DONE)
 		{
@@ -480,7 +484,7 @@ signing_in(HxDelivery *delivery, const HxAccount *account)
 	ListCell   *cell;
 
 	foreach(cell, delivery->sign_ins)
-		if (memcmp(((Item *) lfirst(cell))->account->key, account->key, HX_ACCOUNT_KEY_LEN) == 0)
+		if (memcmp(((DeliveryItem *) lfirst(cell))->account->key, account->key, HX_ACCOUNT_KEY_LEN) == 0)
 			return true;
 	return false;
 }
@@ -490,10 +494,10 @@ signing_in(HxDelivery *delivery, const HxAccount *account)
  * signer's part to others.
  */
 static void
-start_sign_in(HxDelivery *delivery, Item *item)
+start_sign_in(HxDelivery *delivery, DeliveryItem *item)
 {
 	MemoryContext old = MemoryContextSwitchTo(delivery->context);
-	Item	   *sign_in = palloc0(sizeof(Item));
+	DeliveryItem	   *sign_in = palloc0(sizeof(DeliveryItem));
 
 	sign_in->signs_in = true;
 	sign_in->account = item->account;
@@ -522,7 +526,7 @@ start_sign_in(HxDelivery *delivery, Item *item)
  * will be called for.
  */
 static int64
-start_item(HxDelivery *delivery, Item *item)
+start_item(HxDelivery *delivery, DeliveryItem *item)
 {
 	MemoryContext old;
 	HxToken		token = {0, NULL};
@@ -583,7 +587,7 @@ start_item(HxDelivery *delivery, Item *item)
 typedef struct Start
 {
 	HxDelivery *delivery;
-	Item	   *item;
+	DeliveryItem	   *item;
 	int64		wait_ms;
 } Start;
 
@@ -600,7 +604,7 @@ call_start_item(void *arg)
  * makes no URL, say) will never be: it is given up, and harms nobody else.
  */
 static int64
-start(HxDelivery *delivery, Item *item)
+start(HxDelivery *delivery, DeliveryItem *item)
 {
 	Start		start = {delivery, item, 0};
 	MemoryContext old;
@@ -621,7 +625,7 @@ start(HxDelivery *delivery, Item *item)
 
 /* A sign-in ended; its failure is that of all items that wait for it. */
 static void
-end_sign_in(HxDelivery *delivery, Item *sign_in)
+end_sign_in(HxDelivery *delivery, DeliveryItem *sign_in)
 {
 	const HxHttpResult *result = hx_http_result(sign_in->transfer);
 	char	   *problem;
@@ -633,7 +637,7 @@ end_sign_in(HxDelivery *delivery, Item *sign_in)
 		hx_token_give_up(sign_in->account->key);
 		foreach(cell, delivery->items)
 		{
-			Item	   *item = lfirst(cell);
+			DeliveryItem	   *item = lfirst(cell);
 
 			if ((item->phase == ITEM_SEND || item->phase == ITEM_LOOK_UP) &&
 				memcmp(item->account->key, sign_in->account->key, HX_ACCOUNT_KEY_LEN) == 0)
@@ -652,7 +656,7 @@ end_sign_in(HxDelivery *delivery, Item *sign_in)
 
 /* The known ids of other requests with the item's natural key. */
 static List *
-known_ids(HxDelivery *delivery, Item *item)
+known_ids(HxDelivery *delivery, DeliveryItem *item)
 {
 	List	   *ids;
 
@@ -667,7 +671,7 @@ known_ids(HxDelivery *delivery, Item *item)
 
 /* A transfer of an item ended: what now? */
 static void
-end_transfer(HxDelivery *delivery, Item *item)
+end_transfer(HxDelivery *delivery, DeliveryItem *item)
 {
 	const HxHttpResult *result = hx_http_result(item->transfer);
 	MemoryContext old = MemoryContextSwitchTo(item->batch->context);
@@ -726,7 +730,7 @@ hx_delivery_step(HxDelivery *delivery)
 
 	while ((transfer = hx_http_next_done(delivery->pool)) != NULL)
 	{
-		Item	   *item = hx_http_owner(transfer);
+		DeliveryItem	   *item = hx_http_owner(transfer);
 
 		if (item->signs_in)
 			end_sign_in(delivery, item);

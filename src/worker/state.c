@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -59,17 +60,40 @@ hubex_worker_state(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }
 
+/* What hubex_announce has to say at the end of the transaction. */
+static struct
+{
+	bool		registered;
+	bool		wanted;
+}			advice;
+
+/* Says how to deliver, when the extension is about to be there. */
+static void
+give_advice(XactEvent event, void *arg)
+{
+	if (!advice.wanted || (event != XACT_EVENT_PRE_COMMIT && event != XACT_EVENT_ABORT))
+		return;
+	advice.wanted = false;
+	if (event == XACT_EVENT_PRE_COMMIT)
+		ereport(NOTICE,
+				(errmsg("hubex is not in shared_preload_libraries, so nothing is delivered in the background"),
+				 errhint("Add it and restart, or run CALL hubex_deliver(), by hand or from pg_cron.")));
+}
+
 /*
  * hubex.announce(): the extension's script calls it; at its commit the
- * launcher learns of this database.  Without preload it says how to deliver.
+ * launcher learns of this database.  Without preload it says how to deliver,
+ * also at the commit, for a script's own notices are not shown.
  */
 Datum
 hubex_announce(PG_FUNCTION_ARGS)
 {
 	if (hx_shared() == NULL)
-		ereport(NOTICE,
-				(errmsg("hubex is not in shared_preload_libraries, so nothing is delivered in the background"),
-				 errhint("Add it and restart, or run CALL hubex_deliver(), by hand or from pg_cron.")));
+	{
+		if (!advice.registered)
+			RegisterXactCallback(give_advice, NULL);
+		advice.registered = advice.wanted = true;
+	}
 	hx_shared_announce_at_commit();
 	PG_RETURN_VOID();
 }
