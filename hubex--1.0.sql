@@ -93,6 +93,7 @@ CREATE TABLE hubex.outbox (
     natural_key     text,
     stamp           uuid NOT NULL DEFAULT pg_catalog.gen_random_uuid(),
     uncertain       boolean NOT NULL DEFAULT false,
+    bytes           bigint NOT NULL DEFAULT 0,
     claimed_by      bigint,
     sending_since   timestamptz,
     created_at      timestamptz NOT NULL DEFAULT pg_catalog.now(),
@@ -118,6 +119,7 @@ COMMENT ON COLUMN hubex.outbox.ordering_key IS 'requests with one key are delive
 COMMENT ON COLUMN hubex.outbox.natural_key IS 'the key the record carries in the remote system (erpID), to find it again';
 COMMENT ON COLUMN hubex.outbox.stamp IS 'the request''s own UUID, sent in the connector''s idempotency header';
 COMMENT ON COLUMN hubex.outbox.uncertain IS 'an attempt may have done its work unseen: looked up before it is sent again';
+COMMENT ON COLUMN hubex.outbox.bytes IS 'about the size of body or content: only so much is in flight at once';
 COMMENT ON COLUMN hubex.outbox.claimed_by IS 'who is sending it; see hubex.claimant';
 COMMENT ON COLUMN hubex.outbox.sending_since IS 'in flight since';
 
@@ -325,6 +327,7 @@ DECLARE
     waiting bigint;
     dead bigint;
     oldest timestamptz;
+    orphans text;
 BEGIN
     subject := 'version'; ok := true; message := @extschema@.hubex_version(); hint := NULL;
     RETURN NEXT;
@@ -380,6 +383,18 @@ BEGIN
         message := format('%s requests wait, %s were given up.', waiting, dead)
             || CASE WHEN oldest < now() - interval '1 minute' THEN format(' The oldest waits since %s.', oldest) ELSE '' END;
         hint := CASE WHEN dead > 0 THEN 'SELECT id, last_error FROM hubex.outbox WHERE state = ''dead'' says why.' END;
+        RETURN NEXT;
+
+        SELECT count(*), string_agg(DISTINCT pg_catalog.quote_ident(o.server), ', ')
+          INTO waiting, orphans
+          FROM hubex.outbox o
+         WHERE o.state = 'waiting' AND NOT EXISTS (SELECT FROM pg_foreign_server s WHERE s.srvname = o.server);
+        IF waiting = 0 THEN
+            RETURN;
+        END IF;
+        ok := false;
+        message := format('%s requests wait for servers that do not exist: %s.', waiting, orphans);
+        hint := 'Make the server again, or UPDATE hubex.outbox SET server = ... where it was renamed.';
     EXCEPTION WHEN insufficient_privilege THEN
         ok := NULL; message := 'The outbox is not yours to see.'; hint := 'hubex_grant() gives the right.';
     END;

@@ -18,6 +18,7 @@
 #include "base/settings.h"
 #include "base/shared.h"
 #include "connector/token.h"
+#include "fdw/connect.h"
 #include "http/http.h"
 #include "http/limiter.h"
 #include "worker/worker.h"
@@ -46,6 +47,7 @@ void
 _PG_init(void)
 {
 	hx_settings_define();
+	hx_connect_install();
 
 	if (!process_shared_preload_libraries_in_progress)
 		return;

@@ -213,7 +213,10 @@ gather_credential(const char *name, const JsonbValue *declared, void *arg)
 				 errhint("CREATE USER MAPPING FOR PUBLIC SERVER %s OPTIONS (%s '...').",
 						 quote_identifier(gathering->account->server), name)));
 	if (gathering->secrets)
+	{
 		add_value(gathering->account, name, value);
+		gathering->account->secrets = lappend(gathering->account->secrets, pstrdup(value));
+	}
 }
 
 /*

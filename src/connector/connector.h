@@ -33,6 +33,7 @@ typedef struct HxAccount
 	Jsonb	   *manifest;
 	char	   *url;
 	List	   *values;			/* of HxPair *: options and credentials, for {names} */
+	List	   *secrets;		/* of char *: the credentials among them */
 	int			connect_timeout_ms;
 	int			timeout_ms;
 	int			max_connections;

@@ -273,6 +273,8 @@ fetch_page(HxList *list)
 	HxCall		call = {.method = "GET"};
 	const HxHttpResult *result;
 	const char *header;
+	char	   *problem;
+	bool		replaced;
 	int64		first,
 				last,
 				total;
@@ -292,7 +294,6 @@ fetch_page(HxList *list)
 
 	if (result->outcome != HX_HTTP_ANSWERED || result->status < 200 || result->status > 299)
 	{
-		char	   *problem;
 		Jsonb	   *body = result->body_len > 0 ?
 			hx_json_try_parse(result->body, result->body_len, &problem) : NULL;
 
@@ -308,7 +309,15 @@ fetch_page(HxList *list)
 		return false;
 	}
 
-	list->page = hx_json_parse(result->body, result->body_len);
+	list->page = hx_json_parse_leniently(result->body, result->body_len, &replaced, &problem);
+	if (list->page == NULL)
+		list->page = hx_json_parse(result->body, result->body_len);	/* says why */
+	if (replaced)
+		ereport(WARNING,
+				(errcode(ERRCODE_UNTRANSLATABLE_CHARACTER),
+				 errmsg("letters that this database cannot hold were replaced by question marks"),
+				 errdetail("Page %d of resource \"%s\" from server \"%s\": %s",
+						   list->page_number, list->name, list->account->server, problem)));
 	header = hx_http_header(result, "content-range");
 	if (header == NULL)
 		bad_page(list, "The answer has no Content-Range, so it may be cut off.");

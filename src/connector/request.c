@@ -97,6 +97,9 @@ hx_call_request(const HxAccount *account, const HxCall *call, const char *token)
 	request->ca_file = account->ca_file;
 	request->proxy = account->proxy;
 	request->allow_http = account->allow_http;
+	request->secrets = list_copy(account->secrets);
+	if (token != NULL)
+		request->secrets = lappend(request->secrets, unconstify(char *, token));
 	return request;
 }
 

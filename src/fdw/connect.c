@@ -5,8 +5,9 @@
  *
  * CREATE USER MAPPING has the secret in its text, which the server log,
  * pg_stat_statements and an error's context may show.  Here no text is made:
- * the two commands are run from parse trees, and any message on the way hides
- * the statement that called us.
+ * the two commands are run from parse trees.  The statement that calls
+ * hubex_connect() may have the secret in its own text; therefore that text
+ * follows no message in the server log, whoever reports it.
  *
  *-------------------------------------------------------------------------
  */
@@ -18,11 +19,15 @@
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/parsenodes.h"
+#include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 
 #include "connector/connector.h"
+#include "fdw/connect.h"
 
 PG_FUNCTION_INFO_V1(hubex_make_server);
+
+static emit_log_hook_type previous_hook = NULL;
 
 static void
 add_option(const char *name, const JsonbValue *value, void *arg)
@@ -46,12 +51,38 @@ object_arg(FunctionCallInfo fcinfo, int n, const char *name)
 	return object;
 }
 
-/* Keeps the calling statement's text, and its context, out of any message. */
-static void
-hide_statement(void *arg)
+static bool
+names_us(const char *text)
 {
-	errhidestmt(true);
-	errhidecontext(true);
+	static const char name[] = "hubex_connect";
+
+	for (; text != NULL && *text != '\0'; text++)
+		if (pg_strncasecmp(text, name, sizeof(name) - 1) == 0)
+			return true;
+	return false;
+}
+
+/*
+ * Keeps the text of a statement that calls hubex_connect() out of the log, and
+ * where a function runs it, the context that would repeat it.
+ */
+static void
+hide_statement(ErrorData *error)
+{
+	if (!error->hide_stmt && names_us(debug_query_string))
+		error->hide_stmt = true;
+	if (!error->hide_ctx && error->context != NULL && strstr(error->context, "SQL ") != NULL && names_us(error->context))
+		error->hide_ctx = true;
+	if (previous_hook)
+		previous_hook(error);
+}
+
+/* Installs the hook; called when the library is loaded. */
+void
+hx_connect_install(void)
+{
+	previous_hook = emit_log_hook;
+	emit_log_hook = hide_statement;
 }
 
 static void
@@ -95,10 +126,6 @@ make_server(FunctionCallInfo fcinfo)
 Datum
 hubex_make_server(PG_FUNCTION_ARGS)
 {
-	ErrorContextCallback context = {.callback = hide_statement,.previous = error_context_stack};
-
-	error_context_stack = &context;
 	make_server(fcinfo);
-	error_context_stack = context.previous;
 	PG_RETURN_VOID();
 }

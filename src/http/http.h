@@ -41,6 +41,7 @@ typedef struct HxHttpRequest
 	const char *ca_file;		/* NULL: the system's certificates */
 	const char *proxy;			/* NULL: none; the environment is ignored */
 	bool		allow_http;		/* plain http to more than loopback */
+	List	   *secrets;		/* of char *: made unreadable where the answer repeats them */
 } HxHttpRequest;
 
 typedef struct HxHttpResult

@@ -58,6 +58,7 @@ struct HxTransfer
 	HxCurlTransfer *curl;		/* NULL: refused, or the result was taken */
 	int			max_connections;
 	bool		harmless;
+	List	   *secrets;		/* of char * */
 	HxHttpFault fault;			/* where it was refused without libcurl */
 	const char *problem;
 	HxHttpResult *result;		/* made when first asked for */

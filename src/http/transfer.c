@@ -12,6 +12,12 @@
  * The answer is copied once, from libcurl's memory to PostgreSQL's, and the
  * former is given back at once: a large body is held twice only while copied.
  *
+ * Some systems repeat in an answer what they were sent, credentials among it,
+ * above all where they complain of it; and answers end in logs, errors and
+ * tables.  So what was secret in the request is made unreadable in the copy.
+ * The data of a successful answer is to stay what it is: there only secrets
+ * count that are too long to be anything else.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -21,8 +27,12 @@
 
 #include "http/http_internal.h"
 
+#define SECRET_MIN		4		/* bytes; of a failure */
+#define SECRET_MIN_DATA	16		/* of a success */
+
 static void transfer_release(void *arg);
 static void transfer_prepare(HxTransfer *transfer, const HxHttpRequest *request);
+static void hide_secrets(const HxTransfer *transfer, const HxHttpResult *result, char *bytes, size_t len);
 static char *lower_case(const char *text);
 
 /*
@@ -35,6 +45,7 @@ hx_http_start(HxHttpPool *pool, const HxHttpRequest *request, void *owner)
 {
 	MemoryContext cxt;
 	HxTransfer *transfer;
+	ListCell   *lc;
 
 	cxt = AllocSetContextCreate(pool->cxt, "hubex http transfer", ALLOCSET_SMALL_SIZES);
 	transfer = MemoryContextAllocZero(cxt, sizeof(HxTransfer));
@@ -49,6 +60,13 @@ hx_http_start(HxHttpPool *pool, const HxHttpRequest *request, void *owner)
 	transfer->callback.func = transfer_release;
 	transfer->callback.arg = transfer;
 	MemoryContextRegisterResetCallback(cxt, &transfer->callback);
+	foreach(lc, request->secrets)
+	{
+		MemoryContext before = MemoryContextSwitchTo(cxt);
+
+		transfer->secrets = lappend(transfer->secrets, pstrdup(lfirst(lc)));
+		MemoryContextSwitchTo(before);
+	}
 
 	if (hx_pool_library(pool, &transfer->problem))
 		transfer_prepare(transfer, request);
@@ -184,13 +202,17 @@ hx_transfer_make_result(HxTransfer *transfer, MemoryContext cxt)
 	result->retry_after_ms = raw.retry_after_ms;
 	result->total_us = raw.total_us;
 	if (raw.error != NULL)
+	{
 		result->error = hx_http_safe_text(raw.error, strlen(raw.error));
+		hide_secrets(transfer, result, result->error, strlen(result->error));
+	}
 
 	result->body = palloc(raw.body_len + 1);
 	if (raw.body_len > 0)
 		memcpy(result->body, raw.body, raw.body_len);
 	result->body[raw.body_len] = '\0';
 	result->body_len = raw.body_len;
+	hide_secrets(transfer, result, result->body, result->body_len);
 
 	if (transfer->curl != NULL)
 	{
@@ -203,9 +225,12 @@ hx_transfer_make_result(HxTransfer *transfer, MemoryContext cxt)
 		{
 			HxPair	   *header = palloc(sizeof(HxPair));
 
+			char	   *copy = pstrdup(value);
+
 			header->name = lower_case(name);
-			header->value = pstrdup(value);
+			header->value = copy;
 			result->headers = lappend(result->headers, header);
+			hide_secrets(transfer, result, copy, strlen(copy));
 		}
 		hx_curl_enter(&saved);
 		hx_curl_transfer_free(transfer->curl);
@@ -214,6 +239,29 @@ hx_transfer_make_result(HxTransfer *transfer, MemoryContext cxt)
 	}
 	MemoryContextSwitchTo(before);
 	return result;
+}
+
+/* Overwrites what was secret in the request, in a part of its answer. */
+static void
+hide_secrets(const HxTransfer *transfer, const HxHttpResult *result, char *bytes, size_t len)
+{
+	bool		success = result->fault == HX_HTTP_OK && result->status >= 200 && result->status < 300;
+	ListCell   *lc;
+
+	foreach(lc, transfer->secrets)
+	{
+		const char *secret = lfirst(lc);
+		size_t		secret_len = strlen(secret);
+		char	   *from = bytes;
+
+		if (secret_len < (success ? SECRET_MIN_DATA : SECRET_MIN))
+			continue;
+		while ((from = memmem(from, bytes + len - from, secret, secret_len)) != NULL)
+		{
+			memset(from, '*', secret_len);
+			from += secret_len;
+		}
+	}
 }
 
 /* A copy in lower case, of ASCII only, whatever the locale says. */

@@ -252,15 +252,33 @@ parse(void *arg)
 }
 
 /*
- * The same for callers that must go on: returns NULL and the reason where the
- * bytes are not JSON.
+ * The same for callers that must go on: letters that this database cannot hold
+ * become question marks, and *replaced says so; where the bytes are not JSON
+ * it returns NULL and the reason.
  */
+Jsonb *
+hx_json_parse_leniently(const char *bytes, size_t len, bool *replaced, char **problem)
+{
+	Parsing		parsing = {bytes, len, NULL};
+	char	   *second;
+
+	*replaced = false;
+	if (hx_attempt(parse, &parsing, problem))
+		return parsing.document;
+	if (len > MaxAllocSize / 2)
+		return NULL;
+	parsing.bytes = hx_json_make_fit(bytes, len, &parsing.len);
+	*replaced = true;
+	return hx_attempt(parse, &parsing, &second) ? parsing.document : NULL;
+}
+
+/* The same for callers to whom a letter does not matter. */
 Jsonb *
 hx_json_try_parse(const char *bytes, size_t len, char **problem)
 {
-	Parsing		parsing = {bytes, len, NULL};
+	bool		replaced;
 
-	return hx_attempt(parse, &parsing, problem) ? parsing.document : NULL;
+	return hx_json_parse_leniently(bytes, len, &replaced, problem);
 }
 
 /* Begins an object. */

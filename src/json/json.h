@@ -27,6 +27,8 @@ extern Jsonb *hx_json_value_part(const JsonbValue *value);
 extern char *hx_json_out(const Jsonb *document);
 
 extern Jsonb *hx_json_parse(const char *bytes, size_t len);
+extern Jsonb *hx_json_parse_leniently(const char *bytes, size_t len, bool *replaced, char **problem);
+extern char *hx_json_make_fit(const char *bytes, size_t len, size_t *fit_len);
 extern Jsonb *hx_json_try_parse(const char *bytes, size_t len, char **problem);
 
 /* Calls fn for each member of an object; the name is NUL-terminated. */

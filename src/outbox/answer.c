@@ -178,6 +178,8 @@ hx_outbox_judge(const HxAccount *account, const HxRequest *request,
 	char	   *not_json = NULL;
 
 	outcome->status = result->status;
+	outcome->error = NULL;
+	outcome->next_attempt_at = 0;
 
 	if (result->outcome == HX_HTTP_NOT_SENT)
 	{

@@ -42,6 +42,8 @@
 #include "outbox/outbox.h"
 
 #define MAX_ITEMS			128 /* in flight over all servers */
+#define MAX_BYTES			(32 * 1024 * 1024)	/* of bodies in flight, but for one */
+#define LOOK_UP_POLL_MS		1000	/* no quota to look up with */
 #define LOOK_EVERY_MS		5000	/* even if nobody wakes us */
 #define RECOVER_EVERY_MS	2000	/* look for dead claimants */
 #define TOKEN_POLL_MS		20	/* another process is signing in */
@@ -81,6 +83,7 @@ typedef struct DeliveryItem
 	HxAccount  *account;
 	HxTransfer *transfer;
 	uint64		token_version;
+	bool		sent;			/* since it was claimed */
 	bool		renewed;		/* a 401 was answered by a new token already */
 	bool		signs_in;		/* this transfer is a sign-in, for the item's account */
 	HxOutcome	outcome;
@@ -181,28 +184,35 @@ hx_delivery_wait(HxDelivery *delivery, int64 milliseconds)
 		delivery->look = true;
 }
 
-/* Puts an item back as it was; it was not sent. */
+/* May what the item asks for have been done unseen? */
+static bool
+is_uncertain(const DeliveryItem *item)
+{
+	return item->request->uncertain || (item->sent && item->request->creates);
+}
+
+/* Puts an item back; if it was not sent, as it was. */
 static void
 put_back(DeliveryItem *item, int64 wait_ms, const char *why)
 {
 	MemoryContext old = MemoryContextSwitchTo(item->batch->context);
 
-	item->outcome.verdict = HX_RETURNED;
-	item->outcome.uncertain = item->request->uncertain;
+	item->outcome.verdict = item->sent ? HX_RETRY : HX_RETURNED;
+	item->outcome.uncertain = is_uncertain(item);
 	item->outcome.next_attempt_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait_ms);
 	item->outcome.error = why ? pstrdup(why) : NULL;
 	item->phase = ITEM_DONE;
 	MemoryContextSwitchTo(old);
 }
 
-/* Ends an attempt that failed before anything was sent. */
+/* Ends an attempt that could not go on. */
 static void
-fail_unsent(DeliveryItem *item, const char *why, int64 retry_after_ms)
+fail_attempt(DeliveryItem *item, const char *why, int64 retry_after_ms)
 {
 	MemoryContext old = MemoryContextSwitchTo(item->batch->context);
 
 	item->outcome.verdict = HX_RETRY;
-	item->outcome.uncertain = item->request->uncertain;
+	item->outcome.uncertain = is_uncertain(item);
 	item->outcome.error = pstrdup(why);
 	item->outcome.next_attempt_at =
 		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
@@ -285,6 +295,7 @@ claim(HxDelivery *delivery, Batch *batch)
 	List	   *claimed = NIL;
 	int			nrooms = 0;
 	int			in_all = MAX_ITEMS - list_length(delivery->items);
+	int64		max_bytes = MAX_BYTES;
 	ListCell   *cell;
 
 	foreach(cell, servers)
@@ -299,7 +310,9 @@ claim(HxDelivery *delivery, Batch *batch)
 	if (nrooms == 0)
 		return NIL;
 
-	foreach(cell, hx_outbox_claim(delivery->claimant, rooms, nrooms))
+	foreach(cell, delivery->items)
+		max_bytes -= ((DeliveryItem *) lfirst(cell))->request->bytes;
+	foreach(cell, hx_outbox_claim(delivery->claimant, rooms, nrooms, max_bytes))
 	{
 		DeliveryItem	   *item = palloc0(sizeof(DeliveryItem));
 		BatchAccount *entry;
@@ -312,7 +325,7 @@ claim(HxDelivery *delivery, Batch *batch)
 		item->account = entry->account;
 		batch->items++;
 		if (item->account == NULL)
-			fail_unsent(item, entry->problem, -1);
+			fail_attempt(item, entry->problem, -1);
 		else if (item->request->uncertain && hx_outbox_can_look_up(item->account, item->request))
 			item->phase = ITEM_LOOK_UP;
 		claimed = lappend(claimed, item);
@@ -566,6 +579,13 @@ start_item(HxDelivery *delivery, DeliveryItem *item)
 	}
 
 	wait_us = hx_limiter_take(item->account->key, &item->account->rate, GetCurrentTimestamp(), HX_PRIORITY_DELIVERY);
+	if (wait_us > 0 && item->phase == ITEM_LOOK_UP && !delivery->stopping)
+	{
+		/* What has been sent is brought to its end first. */
+		note_pause(delivery, item->request->server, wait_us);
+		MemoryContextSwitchTo(old);
+		return Min(wait_us / 1000 + 1, LOOK_UP_POLL_MS);
+	}
 	if (wait_us > 0)
 	{
 		put_back(item, wait_us / 1000 + 1, NULL);
@@ -579,6 +599,8 @@ start_item(HxDelivery *delivery, DeliveryItem *item)
 	call = item->phase == ITEM_SEND ? hx_outbox_call(item->account, item->request)
 		: hx_outbox_lookup_call(item->account, item->request);
 	item->transfer = hx_http_start(delivery->pool, hx_call_request(item->account, call, token.text), item);
+	if (item->phase == ITEM_SEND)
+		item->sent = true;
 	item->phase = item->phase == ITEM_SEND ? ITEM_SENDING : ITEM_LOOKING_UP;
 	MemoryContextSwitchTo(old);
 	return 0;
@@ -615,7 +637,7 @@ start(HxDelivery *delivery, DeliveryItem *item)
 	old = MemoryContextSwitchTo(item->batch->context);
 	if (!hx_attempt(call_start_item, &start, &problem))
 	{
-		fail_unsent(item, problem, -1);
+		fail_attempt(item, problem, -1);
 		item->outcome.verdict = HX_DEAD;
 		item->outcome.next_attempt_at = 0;
 	}
@@ -642,7 +664,7 @@ end_sign_in(HxDelivery *delivery, DeliveryItem *sign_in)
 			if ((item->phase == ITEM_SEND || item->phase == ITEM_LOOK_UP) &&
 				memcmp(item->account->key, sign_in->account->key, HX_ACCOUNT_KEY_LEN) == 0)
 			{
-				fail_unsent(item, problem, result->retry_after_ms);
+				fail_attempt(item, problem, result->retry_after_ms);
 				note_pause(delivery, item->request->server, SIGN_IN_PAUSE_MS * INT64CONST(1000));
 			}
 		}
@@ -701,7 +723,7 @@ end_transfer(HxDelivery *delivery, DeliveryItem *item)
 	if (hx_outbox_can_look_up(item->account, item->request))
 		item->phase = ITEM_LOOK_UP;
 	else
-		fail_unsent(item, "the answer could not be judged", -1);
+		fail_attempt(item, "the answer could not be judged", -1);
 
 	if (sent)
 		next = hx_outbox_judge(item->account, item->request, result, &item->outcome);

@@ -166,6 +166,14 @@ hx_outbox_enqueue_create(const HxAccount *account, const char *resource, Jsonb *
 	if (key_field != NULL)
 	{
 		request->natural_key = hx_json_text(request->body, key_field);
+		if (request->natural_key != NULL && *request->natural_key == '\0')
+			request->natural_key = NULL;	/* nothing could be found by it */
+		if (request->natural_key != NULL && strlen(request->natural_key) > HX_NATURAL_KEY_MAX_BYTES)
+			ereport(ERROR,
+					(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
+					 errmsg("field \"%s\" is too long", key_field),
+					 errdetail("It is the key by which the record is found again; the limit is %d bytes.",
+							   HX_NATURAL_KEY_MAX_BYTES)));
 		if (request->natural_key != NULL && request->ordering_key == NULL)
 			request->ordering_key = psprintf("%s:%s", resource, request->natural_key);
 		if (request->natural_key == NULL)

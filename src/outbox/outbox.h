@@ -12,6 +12,13 @@
 #include "datatype/timestamp.h"
 #include "utils/uuid.h"
 
+/*
+ * Limits: the body of one request; a natural key, which has to fit a URL when
+ * it is looked up by.
+ */
+#define HX_REQUEST_MAX_BYTES		(64 * 1024 * 1024)
+#define HX_NATURAL_KEY_MAX_BYTES	1000
+
 /* A request to be put into the outbox. */
 typedef struct HxNewRequest
 {
@@ -53,6 +60,7 @@ typedef struct HxRequest
 	char	   *natural_key;
 	char	   *stamp;
 	bool		uncertain;
+	int64		bytes;
 } HxRequest;
 
 /* What became of a request; the state machine is in docs/architecture.md. */
@@ -91,7 +99,7 @@ extern int64 hx_outbox_new_claimant(Oid outbox);
 extern void hx_outbox_end_claimant(Oid outbox, int64 claimant);
 extern int64 hx_outbox_recover(Oid outbox, int64 claimant);
 extern List *hx_outbox_servers(void);
-extern List *hx_outbox_claim(int64 claimant, const HxRoom *rooms, int nrooms);
+extern List *hx_outbox_claim(int64 claimant, const HxRoom *rooms, int nrooms, int64 max_bytes);
 extern void hx_outbox_record(int64 claimant, List *outcomes);
 extern bool hx_outbox_next_due(const char *only_server, TimestampTz *due);
 extern List *hx_outbox_known_ids(const char *server, const char *resource, const char *natural_key, int64 except);

@@ -37,6 +37,7 @@
 
 /* SQL's own advisory locks have 1 or 2 in the fourth field. */
 #define CLAIMANT_LOCK_CLASS		0x4842
+#define CLAIM_LOCK_CLASS		0x4843
 
 /* A statement, prepared on first use and kept. */
 typedef struct Statement
@@ -105,20 +106,22 @@ hx_outbox_insert(const HxNewRequest *request)
 {
 	static Statement insert = {
 		"INSERT INTO hubex.outbox (server, owner, resource, operation, method, path, query, headers, body,"
-		" content, content_type, idempotency_key, ordering_key, natural_key, stamp, next_attempt_at)"
-		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, COALESCE($16, now()))"
+		" content, content_type, idempotency_key, ordering_key, natural_key, stamp, next_attempt_at, bytes)"
+		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, COALESCE($16, now()), $17)"
 		" ON CONFLICT (server, owner, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING"
 		" RETURNING id",
-		16, {NAMEOID, NAMEOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, JSONBOID, JSONBOID,
-		BYTEAOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, UUIDOID, TIMESTAMPTZOID}
+		17, {NAMEOID, NAMEOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, JSONBOID, JSONBOID,
+		BYTEAOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, UUIDOID, TIMESTAMPTZOID, INT8OID}
 	};
 	static Statement find = {
 		"SELECT id FROM hubex.outbox WHERE server = $1 AND owner = $2 AND idempotency_key = $3",
 		3, {NAMEOID, NAMEOID, TEXTOID}
 	};
 	char	   *owner = GetUserNameFromId(GetUserId(), false);
-	Datum		args[16];
-	char		nulls[17] = "                ";
+	int64		bytes = (request->body ? VARSIZE_ANY_EXHDR(request->body) : 0) +
+		(request->content ? VARSIZE_ANY_EXHDR(request->content) : 0);
+	Datum		args[17];
+	char		nulls[18] = "                 ";
 	HxOwner		saved;
 	bool		isnull;
 	int64		id;
@@ -140,6 +143,12 @@ hx_outbox_insert(const HxNewRequest *request)
 	args[14] = UUIDPGetDatum(request->stamp);
 	args[15] = TimestampTzGetDatum(request->deliver_after);
 	nulls[15] = request->has_deliver_after ? ' ' : 'n';
+	args[16] = Int64GetDatum(bytes);
+	if (bytes > HX_REQUEST_MAX_BYTES)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("request is too large"),
+				 errdetail("Its body has %lld bytes; the limit is %d.", (long long) bytes, HX_REQUEST_MAX_BYTES)));
 
 	hx_owner_enter(&saved);
 	SPI_connect();
@@ -354,9 +363,14 @@ read_request(HeapTuple row, TupleDesc desc, MemoryContext cxt)
 	datum = SPI_getbinval(row, desc, 10, &isnull);
 	if (!isnull)
 	{
-		char	   *text = hx_json_out((Jsonb *) PG_DETOAST_DATUM(datum));
+		Jsonb	   *body = (Jsonb *) PG_DETOAST_DATUM(datum);
+		char	   *text = hx_json_out(body);
 
 		request->body = pg_server_to_any(text, strlen(text), PG_UTF8);
+		if (request->body != text)
+			pfree(text);
+		if (body != (Jsonb *) DatumGetPointer(datum))
+			pfree(body);
 		request->body_len = strlen(request->body);
 		request->has_body = true;
 	}
@@ -374,41 +388,70 @@ read_request(HeapTuple row, TupleDesc desc, MemoryContext cxt)
 	request->natural_key = column_text(row, 14, cxt);
 	request->stamp = column_text(row, 15, cxt);
 	request->uncertain = DatumGetBool(SPI_getbinval(row, desc, 16, &isnull));
+	request->bytes = DatumGetInt64(SPI_getbinval(row, desc, 17, &isnull));
 	MemoryContextSwitchTo(old);
 	return request;
 }
 
 /*
+ * One claims at a time, until the transaction ends: which of two requests goes
+ * first is decided by looking at both.
+ */
+static void
+lock_claiming(void)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, 0, CLAIM_LOCK_CLASS);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+}
+
+/*
+ * What stands before a request of the same key: what is in flight; then what
+ * may have done its work unseen, which has to be looked up first; then what
+ * has the smaller id.
+ */
+#define STANDS_BEFORE \
+	" AND e.id <> o.id AND (e.state = 'sending' OR (e.state = 'waiting' AND" \
+	" (e.uncertain, -e.id) > (o.uncertain, -o.id)))"
+
+/*
  * Claims what is due: up to rooms[i].free requests of each server, in the
- * order they became due; of one ordering key only the first that is not
- * finished.  They are in state sending, with the attempt counted, once the
- * transaction commits, and must not be sent before.  Returns a List of
- * HxRequest *.
+ * order they became due, and no more than max_bytes of bodies but for the
+ * first.  Of one ordering key only one at a time is in flight, and of one
+ * natural key too: what a look-up finds must be the request's own.  They are
+ * in state sending, with the attempt counted, once the transaction commits,
+ * and must not be sent before.  Returns a List of HxRequest *.
  */
 List *
-hx_outbox_claim(int64 claimant, const HxRoom *rooms, int nrooms)
+hx_outbox_claim(int64 claimant, const HxRoom *rooms, int nrooms, int64 max_bytes)
 {
 	static Statement claim = {
 		"WITH due AS MATERIALIZED ("
-		"  SELECT c.id FROM unnest($2, $3) AS room (server, free),"
-		"    LATERAL (SELECT o.id FROM hubex.outbox o"
+		"  SELECT c.id, sum(c.bytes) OVER (ORDER BY c.next_attempt_at, c.id) - c.bytes AS before"
+		"    FROM unnest($2, $3) AS room (server, free),"
+		"    LATERAL (SELECT o.id, o.next_attempt_at, o.bytes FROM hubex.outbox o"
 		"              WHERE o.server = room.server AND o.state = 'waiting' AND o.next_attempt_at <= $4"
 		"                AND (o.ordering_key IS NULL OR NOT EXISTS ("
 		"                     SELECT FROM hubex.outbox e"
 		"                      WHERE e.server = o.server AND e.ordering_key = o.ordering_key"
-		"                        AND e.id < o.id AND e.state IN ('waiting', 'sending')))"
+		"                        AND e.state IN ('waiting', 'sending')" STANDS_BEFORE "))"
+		"                AND (o.natural_key IS NULL OR NOT EXISTS ("
+		"                     SELECT FROM hubex.outbox e"
+		"                      WHERE e.server = o.server AND e.resource = o.resource"
+		"                        AND e.natural_key = o.natural_key" STANDS_BEFORE "))"
 		"              ORDER BY o.next_attempt_at, o.id LIMIT room.free FOR UPDATE OF o SKIP LOCKED) c)"
 		" UPDATE hubex.outbox o"
 		"    SET state = 'sending', attempts = o.attempts + 1, claimed_by = $1, sending_since = $4"
-		"   FROM due WHERE o.id = due.id"
+		"   FROM due WHERE o.id = due.id AND due.before < $5"
 		" RETURNING o.id, o.server, o.owner, o.resource, o.operation = 'create', o.method, o.path, o.query,"
-		"           o.headers, o.body, o.content, o.content_type, o.attempts, o.natural_key, o.stamp, o.uncertain",
-		4, {INT8OID, NAMEARRAYOID, INT4ARRAYOID, TIMESTAMPTZOID}
+		"           o.headers, o.body, o.content, o.content_type, o.attempts, o.natural_key, o.stamp, o.uncertain, o.bytes",
+		5, {INT8OID, NAMEARRAYOID, INT4ARRAYOID, TIMESTAMPTZOID, INT8OID}
 	};
 	MemoryContext here = CurrentMemoryContext;
 	Datum	   *servers = palloc(sizeof(Datum) * nrooms);
 	Datum	   *frees = palloc(sizeof(Datum) * nrooms);
-	Datum		args[4];
+	Datum		args[5];
 	List	   *claimed = NIL;
 	HxOwner		saved;
 
@@ -420,7 +463,9 @@ hx_outbox_claim(int64 claimant, const HxRoom *rooms, int nrooms)
 	args[0] = Int64GetDatum(claimant);
 	args[1] = PointerGetDatum(construct_array(servers, nrooms, NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR));
 	args[2] = PointerGetDatum(construct_array(frees, nrooms, INT4OID, 4, true, TYPALIGN_INT));
+	lock_claiming();
 	args[3] = TimestampTzGetDatum(GetCurrentTimestamp());
+	args[4] = Int64GetDatum(max_bytes);
 
 	hx_owner_enter(&saved);
 	SPI_connect();
