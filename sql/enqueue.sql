@@ -25,6 +25,9 @@ SELECT hubex_create_task(1, 'a', idempotency_key => 'k', deliver_after => '2200-
      = hubex_create_task(1, 'b', idempotency_key => 'k', deliver_after => '2200-01-01') AS same;
 
 -- refused
+SELECT hubex_create_task(1, 'a', idempotency_key => '');
+SELECT hubex_create_task(1, 'a', ordering_key => '');
+SELECT hubex_create_task(1, 'a', erp_id => repeat('я', 501));
 SELECT hubex_create_task();
 SELECT hubex_create('tasks', NULL);
 SELECT hubex_create('tasks', '[1]');

@@ -13,6 +13,7 @@
 #define HX_CONNECTOR_H
 
 #include "access/tupdesc.h"
+#include "datatype/timestamp.h"
 #include "fmgr.h"
 #include "http/http.h"
 #include "http/limiter.h"
@@ -101,6 +102,8 @@ typedef struct HxRecordShape HxRecordShape;
 extern HxRecordShape *hx_record_shape(const HxAccount *account, const char *resource, TupleDesc desc, Oid foreign_table);
 extern void hx_record_values(HxRecordShape *shape, const char *key, const Jsonb *record,
 							 Datum *values, bool *nulls);
+
+extern bool hx_record_time(const Jsonb *resource, const char *text, TimestampTz *time);
 
 /* convert.c */
 extern JsonbValue *hx_convert_datum(Datum value, bool isnull, Oid type);

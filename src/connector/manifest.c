@@ -118,6 +118,7 @@ static const Rule rules[] = {
 	{"resources.*.create.defaults.*", RULE_ANY},
 	{"resources.*.create.id", RULE_TEXT, true},
 	{"resources.*.create.number", RULE_TEXT},
+	{"resources.*.create.created", RULE_TEXT},
 	{"resources.*.create.idempotency_header", RULE_TEXT},
 	{"resources.*.create.conflict", RULE_NUMBER},
 	{"resources.*.create.natural_key", RULE_TEXT},

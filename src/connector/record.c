@@ -15,9 +15,11 @@
 #include "catalog/pg_type.h"
 #include "foreign/foreign.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
+#include "base/attempt.h"
 #include "connector/connector.h"
 #include "connector/options.h"
 
@@ -119,6 +121,37 @@ name_the_zone(char *text)
 	if (time == NULL || strpbrk(time, "Zz+-") != NULL)
 		return text;
 	return psprintf("%sZ", text);
+}
+
+typedef struct TimeText
+{
+	char	   *text;
+	TimestampTz time;
+} TimeText;
+
+static void
+read_time(void *arg)
+{
+	TimeText   *time = arg;
+
+	time->time = DatumGetTimestampTz(DirectFunctionCall3(timestamptz_in, CStringGetDatum(time->text),
+														 ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
+}
+
+/* Reads a time of a resource's record; false where it is none. */
+bool
+hx_record_time(const Jsonb *resource, const char *text, TimestampTz *time)
+{
+	char	   *dates = hx_json_text(resource, "dates");
+	TimeText	reading = {pstrdup(text), 0};
+	char	   *problem;
+
+	if (dates != NULL && strcmp(dates, "utc") == 0)
+		reading.text = name_the_zone(reading.text);
+	if (!hx_attempt(read_time, &reading, &problem))
+		return false;
+	*time = reading.time;
+	return true;
 }
 
 static void

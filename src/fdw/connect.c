@@ -51,28 +51,51 @@ object_arg(FunctionCallInfo fcinfo, int n, const char *name)
 	return object;
 }
 
-static bool
-names_us(const char *text)
+/* Where a text names hubex_connect; NULL: nowhere. */
+static const char *
+find_name(const char *text)
 {
 	static const char name[] = "hubex_connect";
 
 	for (; text != NULL && *text != '\0'; text++)
 		if (pg_strncasecmp(text, name, sizeof(name) - 1) == 0)
+			return text;
+	return NULL;
+}
+
+/* Does a context repeat a statement that calls it?  That it was in it does no harm. */
+static bool
+repeats_call(const char *context)
+{
+	static const char harmless[] = "PL/pgSQL function ";
+	const char *found = context;
+
+	while ((found = find_name(found)) != NULL)
+	{
+		const char *line = found;
+
+		while (line > context && line[-1] != '\n')
+			line--;
+		if (strncmp(line, harmless, sizeof(harmless) - 1) != 0)
 			return true;
+		found++;
+	}
 	return false;
 }
 
 /*
  * Keeps the text of a statement that calls hubex_connect() out of the log, and
- * where a function runs it, the context that would repeat it.
+ * where a function runs it, the context that repeats it.
  */
 static void
 hide_statement(ErrorData *error)
 {
-	if (!error->hide_stmt && names_us(debug_query_string))
+	if (!error->hide_stmt && find_name(debug_query_string) != NULL)
 		error->hide_stmt = true;
-	if (!error->hide_ctx && error->context != NULL && strstr(error->context, "SQL ") != NULL && names_us(error->context))
+	if (!error->hide_ctx && repeats_call(error->context))
 		error->hide_ctx = true;
+	if (find_name(error->internalquery) != NULL)
+		error->internalquery = NULL;	/* nothing says that it is not to be shown */
 	if (previous_hook)
 		previous_hook(error);
 }

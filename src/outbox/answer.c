@@ -259,34 +259,68 @@ hx_outbox_judge(const HxAccount *account, const HxRequest *request,
 	return HX_STEP_DONE;
 }
 
-/* One record the look-up found: is it the request's own? */
-typedef struct Candidate
+/*
+ * Clocks differ; a record that is older than its request by more is another's.
+ * Where a stamp can tell the truth after that, a mistake costs two requests;
+ * where none can, it would cost a second record.
+ */
+#define CLOCKS_DIFFER_MS		(10 * 1000)
+#define CLOCKS_DIFFER_NO_STAMP_MS	(10 * 60 * 1000)
+
+/* The records a look-up found: which is the request's own? */
+typedef struct Candidates
 {
 	const HxRequest *request;
-	const char *natural_key;	/* the member that holds it */
-	const char *number;
-	List	   *known_ids;
-	HxOutcome  *outcome;
-	bool		found;
-} Candidate;
+	Jsonb	   *resource;
+	List	   *known_ids;		/* of records that other requests made */
+	bool		take_older;		/* records from before the request, too */
+	char	   *id;				/* of the newest one so far; NULL: none */
+	char	   *number;
+} Candidates;
 
+/* Was a record made before the request was? */
+static bool
+is_older(const Candidates *candidates, const Jsonb *record)
+{
+	char	   *place = hx_json_text(candidates->resource, "create.created");
+	bool		has_stamp = hx_json_text(candidates->resource, "create.idempotency_header") != NULL;
+	char	   *text = place ? hx_json_text(record, place) : NULL;
+	TimestampTz created;
+
+	return text != NULL && hx_record_time(candidates->resource, text, &created) &&
+		TimestampDifferenceMilliseconds(created, candidates->request->created_at) >
+		(has_stamp ? CLOCKS_DIFFER_MS : CLOCKS_DIFFER_NO_STAMP_MS);
+}
+
+/*
+ * Considers one record.  The natural key is not unique there, and somebody
+ * else may have used it: what other requests made and what is older than the
+ * request is not its own, and of the rest the newest is, by its id.
+ */
 static void
 consider(const char *id, const JsonbValue *value, void *arg)
 {
-	Candidate  *candidate = arg;
+	Candidates *candidates = arg;
 	Jsonb	   *record = value->type == jbvBinary ? hx_json_value_part(value) : NULL;
-	char	   *key = record ? hx_json_text(record, candidate->natural_key) : NULL;
+	char	   *field = hx_json_text(candidates->resource, "create.natural_key");
+	char	   *key = record ? hx_json_text(record, field) : NULL;
+	char	   *number = hx_json_text(candidates->resource, "create.number");
 	ListCell   *cell;
 
 	/* The filter is only trusted to save traffic. */
-	if (candidate->found || key == NULL || strcmp(key, candidate->request->natural_key) != 0)
+	if (key == NULL || strcmp(key, candidates->request->natural_key) != 0)
 		return;
-	foreach(cell, candidate->known_ids)
+	foreach(cell, candidates->known_ids)
 		if (strcmp(lfirst(cell), id) == 0)
-			return;				/* another request made that one */
-	candidate->found = true;
-	candidate->outcome->remote_id = pstrdup(id);
-	candidate->outcome->remote_number = candidate->number ? hx_json_text(record, candidate->number) : NULL;
+			return;
+	if (!candidates->take_older && is_older(candidates, record))
+		return;
+	if (candidates->id != NULL &&
+		(strlen(id) < strlen(candidates->id) ||
+		 (strlen(id) == strlen(candidates->id) && strcmp(id, candidates->id) < 0)))
+		return;
+	candidates->id = pstrdup(id);
+	candidates->number = number ? hx_json_text(record, number) : NULL;
 }
 
 /*
@@ -299,7 +333,7 @@ hx_outbox_judge_lookup(const HxAccount *account, const HxRequest *request,
 					   const HxHttpResult *result, List *known_ids, HxOutcome *outcome)
 {
 	Jsonb	   *create = create_of(account, request);
-	Candidate	candidate = {.request = request,.known_ids = known_ids,.outcome = outcome};
+	Candidates	candidates = {.request = request,.known_ids = known_ids};
 	bool		refused = outcome->status == hx_json_int(create, "conflict", -1);
 	Jsonb	   *body = NULL;
 	char	   *problem = NULL;
@@ -320,11 +354,17 @@ hx_outbox_judge_lookup(const HxAccount *account, const HxRequest *request,
 		return HX_STEP_DONE;
 	}
 
-	candidate.natural_key = hx_json_text(create, "natural_key");
-	candidate.number = hx_json_text(create, "number");
-	hx_json_each(body, consider, &candidate);
-	if (candidate.found)
+	/*
+	 * A stamp that was refused after an attempt of unknown outcome speaks for
+	 * a record of ours, whatever the clocks say.
+	 */
+	candidates.resource = hx_manifest_resource(account->manifest, account->connector, request->resource);
+	candidates.take_older = refused && request->uncertain;
+	hx_json_each(body, consider, &candidates);
+	if (candidates.id != NULL)
 	{
+		outcome->remote_id = candidates.id;
+		outcome->remote_number = candidates.number;
 		outcome->verdict = HX_DELIVERED;
 		outcome->uncertain = false;
 		outcome->error = NULL;

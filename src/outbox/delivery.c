@@ -303,7 +303,6 @@ claim(HxDelivery *delivery, Batch *batch)
 		HxRoom	   *room = lfirst(cell);
 
 		room->free = Min(free_room(delivery, room, now), in_all);
-		in_all -= room->free;
 		if (room->free > 0)
 			rooms[nrooms++] = *room;
 	}
@@ -312,7 +311,7 @@ claim(HxDelivery *delivery, Batch *batch)
 
 	foreach(cell, delivery->items)
 		max_bytes -= ((DeliveryItem *) lfirst(cell))->request->bytes;
-	foreach(cell, hx_outbox_claim(delivery->claimant, rooms, nrooms, max_bytes))
+	foreach(cell, hx_outbox_claim(delivery->claimant, rooms, nrooms, in_all, max_bytes))
 	{
 		DeliveryItem	   *item = palloc0(sizeof(DeliveryItem));
 		BatchAccount *entry;

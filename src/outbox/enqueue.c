@@ -41,6 +41,13 @@ required_text_arg(FunctionCallInfo fcinfo, int n, const char *name)
 	return text;
 }
 
+/* A key of the caller's; an empty one would be the same key for all. */
+static char *
+key_arg(FunctionCallInfo fcinfo, int n, const char *name)
+{
+	return PG_ARGISNULL(n) ? NULL : required_text_arg(fcinfo, n, name);
+}
+
 static char *
 name_arg(FunctionCallInfo fcinfo, int n)
 {
@@ -213,8 +220,8 @@ hubex_create(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("argument \"%s\" must not be %s", "fields", "null")));
 	account = hx_account_open(name_arg(fcinfo, 2), GetUserId(), false);
-	request.idempotency_key = text_arg(fcinfo, 3);
-	request.ordering_key = text_arg(fcinfo, 4);
+	request.idempotency_key = key_arg(fcinfo, 3, "idempotency_key");
+	request.ordering_key = key_arg(fcinfo, 4, "ordering_key");
 	request.has_deliver_after = !PG_ARGISNULL(5);
 	if (request.has_deliver_after)
 		request.deliver_after = PG_GETARG_TIMESTAMPTZ(5);
@@ -259,8 +266,8 @@ hubex_enqueue(PG_FUNCTION_ARGS)
 	account = hx_account_open(name_arg(fcinfo, 7), GetUserId(), false);
 	hx_call_check(account, &call);
 
-	request.idempotency_key = text_arg(fcinfo, 8);
-	request.ordering_key = text_arg(fcinfo, 9);
+	request.idempotency_key = key_arg(fcinfo, 8, "idempotency_key");
+	request.ordering_key = key_arg(fcinfo, 9, "ordering_key");
 	request.has_deliver_after = !PG_ARGISNULL(10);
 	if (request.has_deliver_after)
 		request.deliver_after = PG_GETARG_TIMESTAMPTZ(10);

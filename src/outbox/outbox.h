@@ -61,6 +61,7 @@ typedef struct HxRequest
 	char	   *stamp;
 	bool		uncertain;
 	int64		bytes;
+	TimestampTz created_at;
 } HxRequest;
 
 /* What became of a request; the state machine is in docs/architecture.md. */
@@ -99,7 +100,7 @@ extern int64 hx_outbox_new_claimant(Oid outbox);
 extern void hx_outbox_end_claimant(Oid outbox, int64 claimant);
 extern int64 hx_outbox_recover(Oid outbox, int64 claimant);
 extern List *hx_outbox_servers(void);
-extern List *hx_outbox_claim(int64 claimant, const HxRoom *rooms, int nrooms, int64 max_bytes);
+extern List *hx_outbox_claim(int64 claimant, const HxRoom *rooms, int nrooms, int in_all, int64 max_bytes);
 extern void hx_outbox_record(int64 claimant, List *outcomes);
 extern bool hx_outbox_next_due(const char *only_server, TimestampTz *due);
 extern List *hx_outbox_known_ids(const char *server, const char *resource, const char *natural_key, int64 except);

@@ -389,6 +389,7 @@ read_request(HeapTuple row, TupleDesc desc, MemoryContext cxt)
 	request->stamp = column_text(row, 15, cxt);
 	request->uncertain = DatumGetBool(SPI_getbinval(row, desc, 16, &isnull));
 	request->bytes = DatumGetInt64(SPI_getbinval(row, desc, 17, &isnull));
+	request->created_at = DatumGetTimestampTz(SPI_getbinval(row, desc, 18, &isnull));
 	MemoryContextSwitchTo(old);
 	return request;
 }
@@ -416,19 +417,20 @@ lock_claiming(void)
 	" (e.uncertain, -e.id) > (o.uncertain, -o.id)))"
 
 /*
- * Claims what is due: up to rooms[i].free requests of each server, in the
- * order they became due, and no more than max_bytes of bodies but for the
- * first.  Of one ordering key only one at a time is in flight, and of one
+ * Claims what is due: up to rooms[i].free requests of each server and in_all
+ * of all, in the order they became due, and no more than max_bytes of bodies
+ * but for the first.  Of one ordering key only one at a time is in flight, and of one
  * natural key too: what a look-up finds must be the request's own.  They are
  * in state sending, with the attempt counted, once the transaction commits,
  * and must not be sent before.  Returns a List of HxRequest *.
  */
 List *
-hx_outbox_claim(int64 claimant, const HxRoom *rooms, int nrooms, int64 max_bytes)
+hx_outbox_claim(int64 claimant, const HxRoom *rooms, int nrooms, int in_all, int64 max_bytes)
 {
 	static Statement claim = {
 		"WITH due AS MATERIALIZED ("
-		"  SELECT c.id, sum(c.bytes) OVER (ORDER BY c.next_attempt_at, c.id) - c.bytes AS before"
+		"  SELECT c.id, sum(c.bytes) OVER (ORDER BY c.next_attempt_at, c.id) - c.bytes AS before,"
+		"         row_number() OVER (ORDER BY c.next_attempt_at, c.id) AS place"
 		"    FROM unnest($2, $3) AS room (server, free),"
 		"    LATERAL (SELECT o.id, o.next_attempt_at, o.bytes FROM hubex.outbox o"
 		"              WHERE o.server = room.server AND o.state = 'waiting' AND o.next_attempt_at <= $4"
@@ -443,15 +445,15 @@ hx_outbox_claim(int64 claimant, const HxRoom *rooms, int nrooms, int64 max_bytes
 		"              ORDER BY o.next_attempt_at, o.id LIMIT room.free FOR UPDATE OF o SKIP LOCKED) c)"
 		" UPDATE hubex.outbox o"
 		"    SET state = 'sending', attempts = o.attempts + 1, claimed_by = $1, sending_since = $4"
-		"   FROM due WHERE o.id = due.id AND due.before < $5"
+		"   FROM due WHERE o.id = due.id AND due.before < $5 AND due.place <= $6"
 		" RETURNING o.id, o.server, o.owner, o.resource, o.operation = 'create', o.method, o.path, o.query,"
-		"           o.headers, o.body, o.content, o.content_type, o.attempts, o.natural_key, o.stamp, o.uncertain, o.bytes",
-		5, {INT8OID, NAMEARRAYOID, INT4ARRAYOID, TIMESTAMPTZOID, INT8OID}
+		"           o.headers, o.body, o.content, o.content_type, o.attempts, o.natural_key, o.stamp, o.uncertain, o.bytes, o.created_at",
+		6, {INT8OID, NAMEARRAYOID, INT4ARRAYOID, TIMESTAMPTZOID, INT8OID, INT8OID}
 	};
 	MemoryContext here = CurrentMemoryContext;
 	Datum	   *servers = palloc(sizeof(Datum) * nrooms);
 	Datum	   *frees = palloc(sizeof(Datum) * nrooms);
-	Datum		args[5];
+	Datum		args[6];
 	List	   *claimed = NIL;
 	HxOwner		saved;
 
@@ -466,7 +468,10 @@ hx_outbox_claim(int64 claimant, const HxRoom *rooms, int nrooms, int64 max_bytes
 	lock_claiming();
 	args[3] = TimestampTzGetDatum(GetCurrentTimestamp());
 	args[4] = Int64GetDatum(max_bytes);
+	args[5] = Int64GetDatum(in_all);
 
+	/* On disk before the first byte is sent, and so is what it sends. */
+	ForceSyncCommit();
 	hx_owner_enter(&saved);
 	SPI_connect();
 	run(&claim, args, NULL, false);
