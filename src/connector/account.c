@@ -120,11 +120,7 @@ hubex_only_server(PG_FUNCTION_ARGS)
 static void
 add_value(HxAccount *account, const char *name, const char *value)
 {
-	HxPair	   *pair = palloc(sizeof(HxPair));
-
-	pair->name = pstrdup(name);
-	pair->value = pstrdup(value);
-	account->values = lappend(account->values, pair);
+	account->values = lappend(account->values, hx_http_pair(name, value));
 }
 
 /* The options of the role's user mapping, else PUBLIC's; NIL where none. */

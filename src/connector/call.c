@@ -16,13 +16,10 @@
 #include "connector/connector.h"
 
 static void
-add_pair(List **pairs, const char *name, const char *value)
+add_pair(List **pairs, const char *name, const JsonbValue *value)
 {
-	HxPair	   *pair = palloc(sizeof(HxPair));
-
-	pair->name = pstrdup(name);
-	pair->value = value;
-	*pairs = lappend(*pairs, pair);
+	if (value->type != jbvNull)
+		*pairs = lappend(*pairs, hx_http_pair(name, hx_json_value_text(value)));
 }
 
 static void
@@ -30,16 +27,13 @@ add_query_member(const char *name, const JsonbValue *value, void *arg)
 {
 	if (value->type == jbvBinary && JsonContainerIsArray(value->val.binary.data))
 	{
-		JsonbIterator *it = JsonbIteratorInit(value->val.binary.data);
-		JsonbIteratorToken token;
-		JsonbValue	item;
+		ListCell   *cell;
 
-		while ((token = JsonbIteratorNext(&it, &item, true)) != WJB_DONE)
-			if (token == WJB_ELEM && item.type != jbvNull)
-				add_pair(arg, name, hx_json_value_text(&item));
+		foreach(cell, hx_json_elements(hx_json_value_part(value)))
+			add_pair(arg, name, lfirst(cell));
 	}
-	else if (value->type != jbvNull)
-		add_pair(arg, name, hx_json_value_text(value));
+	else
+		add_pair(arg, name, value);
 }
 
 /* The pairs of a query given as an object; an array repeats its name. */
@@ -55,8 +49,7 @@ hx_call_query(const Jsonb *query)
 static void
 add_header(const char *name, const JsonbValue *value, void *arg)
 {
-	if (value->type != jbvNull)
-		add_pair(arg, name, hx_json_value_text(value));
+	add_pair(arg, name, value);
 }
 
 /* The headers given as an object. */

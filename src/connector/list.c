@@ -69,11 +69,7 @@ typedef struct FilterArg
 static void
 add_query(HxList *list, const char *name, const char *value)
 {
-	HxPair	   *pair = palloc(sizeof(HxPair));
-
-	pair->name = pstrdup(name);
-	pair->value = pstrdup(value);
-	list->query = lappend(list->query, pair);
+	list->query = lappend(list->query, hx_http_pair(name, value));
 }
 
 static void
@@ -141,17 +137,14 @@ add_filter(const char *given_name, const JsonbValue *value, void *argument)
 
 	if (value->type == jbvBinary && JsonContainerIsArray(value->val.binary.data))
 	{
-		JsonbIterator *it = JsonbIteratorInit(value->val.binary.data);
-		JsonbIteratorToken token;
-		JsonbValue	item;
+		ListCell   *cell;
 
 		if (JsonContainerSize(value->val.binary.data) == 0)
 			refuse_filter(given_name, "An empty array would filter nothing.");
 		if (JsonContainerSize(value->val.binary.data) > 1 && strcmp(type, "integer") != 0)
 			refuse_filter(given_name, "The remote API takes several values for ids only.");
-		while ((token = JsonbIteratorNext(&it, &item, true)) != WJB_DONE)
-			if (token == WJB_ELEM)
-				add_filter_value(arg, name, type, &item);
+		foreach(cell, hx_json_elements(hx_json_value_part(value)))
+			add_filter_value(arg, name, type, lfirst(cell));
 	}
 	else
 		add_filter_value(arg, name, type, value);

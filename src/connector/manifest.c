@@ -269,17 +269,13 @@ check_value(const Jsonb *manifest, const Rule *rule, const char *path, const Jso
 		case RULE_ARRAY:
 			{
 				const Rule *element = find_rule(rule->path, "[]");
-				JsonbIterator *it;
-				JsonbIteratorToken token;
-				JsonbValue	item;
+				ListCell   *cell;
 				int			n = 0;
 
 				if (!JB_ROOT_IS_ARRAY(part) || JB_ROOT_IS_SCALAR(part))
 					refuse(path, "must be an array", NULL);
-				it = JsonbIteratorInit(&part->root);
-				while ((token = JsonbIteratorNext(&it, &item, true)) != WJB_DONE)
-					if (token == WJB_ELEM)
-						check_value(manifest, element, psprintf("%s[%d]", path, n++), &item);
+				foreach(cell, hx_json_elements(part))
+					check_value(manifest, element, psprintf("%s[%d]", path, n++), lfirst(cell));
 			}
 			break;
 		case RULE_NUMBER:

@@ -132,6 +132,15 @@ has_name(List *names, const char *name)
 	return false;
 }
 
+/* Does an option of a user mapping name a file with a credential? */
+static bool
+names_file(const char *option)
+{
+	size_t		len = strlen(option);
+
+	return len > 5 && strcmp(option + len - 5, "_file") == 0;
+}
+
 static void
 require_superuser(const char *option)
 {
@@ -285,6 +294,10 @@ hubex_fdw_validator(PG_FUNCTION_ARGS)
 			if (options_known[i].catalog == catalog && strcmp(options_known[i].name, def->defname) == 0)
 				option = &options_known[i];
 
+		/* whatever is known of it: a connector that comes later may declare it */
+		if (catalog == UserMappingRelationId && names_file(def->defname))
+			require_superuser(def->defname);
+
 		if (option != NULL)
 			check_value(option, defGetString(def), allow_http);
 		else if (!has_name(declared, def->defname))
@@ -300,9 +313,6 @@ hubex_fdw_validator(PG_FUNCTION_ARGS)
 		}
 		else if (catalog == ForeignServerRelationId)
 			check_declared(manifest, def->defname, defGetString(def));
-		else if (strlen(def->defname) > 5 &&
-				 strcmp(def->defname + strlen(def->defname) - 5, "_file") == 0)
-			require_superuser(def->defname);
 		else if (*defGetString(def) == '\0')
 			refuse_value(def->defname, "It must not be empty.");
 	}

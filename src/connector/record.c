@@ -47,19 +47,14 @@ struct HxRecordShape
 static char *
 column_path(const Jsonb *columns, const char *name)
 {
-	JsonbIterator *it = JsonbIteratorInit(&unconstify(Jsonb *, columns)->root);
-	JsonbIteratorToken token;
-	JsonbValue	value;
+	ListCell   *cell;
 
-	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
+	foreach(cell, hx_json_elements(columns))
 	{
-		if (token == WJB_ELEM)
-		{
-			Jsonb	   *column = hx_json_value_part(&value);
+		Jsonb	   *column = hx_json_value_part(lfirst(cell));
 
-			if (strcmp(hx_json_text(column, "name"), name) == 0)
-				return hx_json_text(column, "path");
-		}
+		if (strcmp(hx_json_text(column, "name"), name) == 0)
+			return hx_json_text(column, "path");
 	}
 	return NULL;
 }

@@ -24,15 +24,8 @@
 /* How often to ask for a token that another process is fetching. */
 #define TOKEN_POLL_MS	20
 
-static List *
-add_header(List *headers, const char *name, const char *value)
-{
-	HxPair	   *pair = palloc(sizeof(HxPair));
-
-	pair->name = name;
-	pair->value = value;
-	return lappend(headers, pair);
-}
+/* How long a backend waits for quota; two windows of a quota a minute. */
+#define QUOTA_WAIT_MAX_S	INT64CONST(125)
 
 typedef struct Headers
 {
@@ -45,8 +38,8 @@ add_declared_header(const char *name, const JsonbValue *value, void *arg)
 {
 	Headers    *headers = arg;
 
-	headers->list = add_header(headers->list, pstrdup(name),
-							   hx_account_expand(headers->account, hx_json_value_text(value)));
+	headers->list = lappend(headers->list,
+							hx_http_pair(name, hx_account_expand(headers->account, hx_json_value_text(value))));
 }
 
 static JsonbValue *
@@ -77,13 +70,15 @@ hx_call_request(const HxAccount *account, const HxCall *call, const char *token)
 
 	hx_json_each(hx_json_part(account->manifest, "headers"), add_declared_header, &headers);
 	if (token != NULL)
-		headers.list = add_header(headers.list, header,
-								  hx_json_expand_text(value, resolve_token, unconstify(char *, token)));
+	{
+		value = hx_json_expand_text(value, resolve_token, unconstify(char *, token));
+		headers.list = lappend(headers.list, hx_http_pair(header, value));
+	}
 	else if (strcmp(hx_json_text(account->manifest, "sign_in.mechanism"), "header") == 0)
-		headers.list = add_header(headers.list, header, hx_account_expand(account, value));
+		headers.list = lappend(headers.list, hx_http_pair(header, hx_account_expand(account, value)));
 	if (call->body != NULL)
-		headers.list = add_header(headers.list, "Content-Type",
-								  call->content_type ? call->content_type : "application/json");
+		headers.list = lappend(headers.list,
+							   hx_http_pair("Content-Type", call->content_type ? call->content_type : "application/json"));
 	headers.list = list_concat(headers.list, call->headers);
 
 	request->method = call->method;
@@ -157,15 +152,27 @@ nap(long milliseconds)
 	CHECK_FOR_INTERRUPTS();
 }
 
-/* Waits until the account's quota has room for one more request. */
+/*
+ * Waits until the account's quota has room for one more request.  Who waits
+ * for an answer is told when that would take too long.
+ */
 static void
 take_permit(const HxAccount *account)
 {
+	TimestampTz begin = GetCurrentTimestamp();
 	int64		wait_us;
 
 	while ((wait_us = hx_limiter_take(account->key, &account->rate, GetCurrentTimestamp(),
 									  HX_PRIORITY_INTERACTIVE)) > 0)
+	{
+		if (GetCurrentTimestamp() - begin + wait_us > QUOTA_WAIT_MAX_S * USECS_PER_SEC)
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+					 errmsg("the quota of server \"%s\" has no room", account->server),
+					 errdetail("There may be some in %lld seconds.", (long long) (wait_us / USECS_PER_SEC + 1)),
+					 errhint("The remote system asked for a pause (Retry-After), or rate_limit is used up.")));
 		nap(Min(wait_us / 1000 + 1, 1000));
+	}
 }
 
 /* Signs in; an error where that fails.  This process is the signer. */

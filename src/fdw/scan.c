@@ -163,23 +163,17 @@ hxExplainForeignScan(ForeignScanState *node, ExplainState *es)
 static char *
 create_statement(const char *server, const char *local_schema, const char *resource, const Jsonb *described)
 {
-	Jsonb	   *columns = hx_json_part(described, "columns");
-	JsonbIterator *it = JsonbIteratorInit(&columns->root);
-	JsonbIteratorToken token;
-	JsonbValue	value;
 	StringInfoData sql;
 	bool		first = true;
+	ListCell   *cell;
 
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "CREATE FOREIGN TABLE %s (", quote_qualified_identifier(local_schema, resource));
-	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
+	foreach(cell, hx_json_elements(hx_json_part(described, "columns")))
 	{
-		Jsonb	   *column;
+		Jsonb	   *column = hx_json_value_part(lfirst(cell));
 		Oid			type;
 
-		if (token != WJB_ELEM)
-			continue;
-		column = hx_json_value_part(&value);
 		type = DatumGetObjectId(DirectFunctionCall1(to_regtype, CStringGetTextDatum(hx_json_text(column, "type"))));
 		appendStringInfo(&sql, "%s%s %s", first ? "" : ", ", quote_identifier(hx_json_text(column, "name")),
 						 format_type_be_qualified(type));

@@ -82,6 +82,8 @@ extern const char *hx_http_header(const HxHttpResult *result, const char *name);
 /* perform.c */
 extern const HxHttpResult *hx_http_perform(const HxHttpRequest *request);
 
+extern HxPair *hx_http_pair(const char *name, const char *value);
+
 /* url.c */
 extern char *hx_http_url(const char *base, const char *path, List *query);
 extern char *hx_http_escape(const char *text);

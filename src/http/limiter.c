@@ -37,7 +37,7 @@
 
 #define RING_SIZE			1024
 #define MAX_RATE_NUMBER		1000000
-#define MAX_PAUSE			USECS_PER_DAY	/* whatever a Retry-After says */
+#define MAX_PAUSE			USECS_PER_HOUR	/* whatever a Retry-After says */
 #define LONG_AGO			(PG_INT64_MIN / 2)	/* with room to subtract */
 #define WINDOW_MARGIN_SHARE	50
 #define WINDOW_MARGIN_MAX	USECS_PER_SEC

@@ -293,3 +293,14 @@ hx_http_header(const HxHttpResult *result, const char *name)
 	}
 	return NULL;
 }
+
+/* A name and a value, both copied. */
+HxPair *
+hx_http_pair(const char *name, const char *value)
+{
+	HxPair	   *pair = palloc(sizeof(HxPair));
+
+	pair->name = pstrdup(name);
+	pair->value = pstrdup(value);
+	return pair;
+}

@@ -149,26 +149,43 @@ hx_json_part(const Jsonb *document, const char *path)
 	return JsonbValueToJsonb(&value);
 }
 
-/* Does an array of scalars hold this text (or a number written like it)? */
-bool
-hx_json_has(const Jsonb *array, const char *text)
+/* The elements of an array, a List of JsonbValue *; NIL for anything else. */
+List *
+hx_json_elements(const Jsonb *array)
 {
 	JsonbIterator *it;
 	JsonbIteratorToken token;
 	JsonbValue	value;
+	List	   *elements = NIL;
 
-	if (array == NULL || !JB_ROOT_IS_ARRAY(array))
-		return false;
+	if (array == NULL || !JB_ROOT_IS_ARRAY(array) || JB_ROOT_IS_SCALAR(array))
+		return NIL;
 	it = JsonbIteratorInit((JsonbContainer *) &array->root);
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
 	{
 		if (token == WJB_ELEM)
 		{
-			char	   *element = hx_json_value_text(&value);
+			JsonbValue *element = palloc(sizeof(JsonbValue));
 
-			if (element != NULL && strcmp(element, text) == 0)
-				return true;
+			*element = value;
+			elements = lappend(elements, element);
 		}
+	}
+	return elements;
+}
+
+/* Does an array of scalars hold this text (or a number written like it)? */
+bool
+hx_json_has(const Jsonb *array, const char *text)
+{
+	ListCell   *cell;
+
+	foreach(cell, hx_json_elements(array))
+	{
+		char	   *element = hx_json_value_text(lfirst(cell));
+
+		if (element != NULL && strcmp(element, text) == 0)
+			return true;
 	}
 	return false;
 }

@@ -20,6 +20,7 @@ extern int64 hx_json_int(const Jsonb *document, const char *path, int64 otherwis
 extern double hx_json_double(const Jsonb *document, const char *path, double otherwise);
 extern bool hx_json_bool(const Jsonb *document, const char *path, bool otherwise);
 extern Jsonb *hx_json_part(const Jsonb *document, const char *path);
+extern List *hx_json_elements(const Jsonb *array);
 extern bool hx_json_has(const Jsonb *array, const char *text);
 
 extern char *hx_json_value_text(const JsonbValue *value);

@@ -35,16 +35,6 @@ create_of(const HxAccount *account, const HxRequest *request)
 	return hx_json_part(hx_manifest_resource(account->manifest, account->connector, request->resource), "create");
 }
 
-static void
-add_pair(List **pairs, const char *name, const char *value)
-{
-	HxPair	   *pair = palloc(sizeof(HxPair));
-
-	pair->name = pstrdup(name);
-	pair->value = value;
-	*pairs = lappend(*pairs, pair);
-}
-
 /* The call that a request makes. */
 HxCall *
 hx_outbox_call(const HxAccount *account, const HxRequest *request)
@@ -58,14 +48,29 @@ hx_outbox_call(const HxAccount *account, const HxRequest *request)
 	call->query = hx_call_query(request->query);
 	call->headers = hx_call_headers(request->headers);
 	if (stamp_header != NULL)
-		add_pair(&call->headers, stamp_header, request->stamp);
-	if (request->has_body)
+		call->headers = lappend(call->headers, hx_http_pair(stamp_header, request->stamp));
+	if (request->text != NULL)
+	{
+		call->body = pg_server_to_any(request->text, strlen(request->text), PG_UTF8);
+		call->body_len = strlen(call->body);
+		call->content_type = request->content_type;
+	}
+	if (request->has_content)
 	{
 		call->body = request->body;
 		call->body_len = request->body_len;
 		call->content_type = request->content_type;
 	}
 	return call;
+}
+
+/* Does the connector (still) say how a record of the request's resource is created? */
+bool
+hx_outbox_can_create(const HxAccount *account, const HxRequest *request)
+{
+	Jsonb	   *resource = hx_json_part(account->manifest, "resources");
+
+	return hx_json_part(hx_json_part(resource, request->resource), "create") != NULL;
 }
 
 /* Can it be found out whether the record is there? */
@@ -88,10 +93,12 @@ hx_outbox_lookup_call(const HxAccount *account, const HxRequest *request)
 
 	call->method = "GET";
 	call->path = hx_json_text(hx_manifest_resource(account->manifest, account->connector, request->resource), "path");
-	add_pair(&call->query, hx_json_text(create, "natural_key_filter"), request->natural_key);
-	add_pair(&call->headers, "Range",
-			 psprintf("%s=" INT64_FORMAT "-" INT64_FORMAT, hx_json_text(account->manifest, "paging.unit"),
-					  first, first + LOOKUP_MAX_RECORDS - 1));
+	call->query = lappend(call->query, hx_http_pair(hx_json_text(create, "natural_key_filter"),
+												  request->natural_key));
+	call->headers = lappend(call->headers,
+							hx_http_pair("Range", psprintf("%s=" INT64_FORMAT "-" INT64_FORMAT,
+														   hx_json_text(account->manifest, "paging.unit"),
+														   first, first + LOOKUP_MAX_RECORDS - 1)));
 	return call;
 }
 

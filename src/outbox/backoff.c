@@ -6,7 +6,8 @@
  * A pure function of the connector's policy, so that it can be tested by a
  * table.  The wait doubles (or as the policy says) up to the longest, and a
  * random half of it keeps the requests of an outage from coming back
- * together.  What the remote system asks for with Retry-After is the least.
+ * together.  What the remote system asks for with Retry-After is the least,
+ * up to an hour.
  *
  *-------------------------------------------------------------------------
  */
@@ -21,6 +22,9 @@
 
 PG_FUNCTION_INFO_V1(hubex_backoff);
 
+/* No remote system puts a request off for longer. */
+#define RETRY_AFTER_MAX_MS	(60 * 60 * 1000)
+
 /*
  * Milliseconds to wait after attempt number attempts (1 is the first).
  * retry_after_ms is -1 where the answer named no time; random is in [0, 1).
@@ -34,7 +38,7 @@ hx_outbox_backoff_ms(const Jsonb *manifest, int attempts, int64 retry_after_ms, 
 	double		seconds = Min(longest, first * pow(factor, Min(attempts, 1000) - 1));
 	int64		wait_ms = (int64) (seconds * (0.5 + random / 2) * 1000);
 
-	return Max(wait_ms, retry_after_ms);
+	return Max(wait_ms, Min(retry_after_ms, RETRY_AFTER_MAX_MS));
 }
 
 /*

@@ -43,6 +43,7 @@
 
 #define MAX_ITEMS			128 /* in flight over all servers */
 #define MAX_BYTES			(32 * 1024 * 1024)	/* of bodies in flight, but for one */
+#define MAX_ANSWER			(16 * 1024 * 1024)	/* it is kept in the outbox */
 #define LOOK_UP_POLL_MS		1000	/* no quota to look up with */
 #define LOOK_EVERY_MS		5000	/* even if nobody wakes us */
 #define RECOVER_EVERY_MS	2000	/* look for dead claimants */
@@ -325,6 +326,8 @@ claim(HxDelivery *delivery, Batch *batch)
 		batch->items++;
 		if (item->account == NULL)
 			fail_attempt(item, entry->problem, -1);
+		else if (item->request->creates && !hx_outbox_can_create(item->account, item->request))
+			fail_attempt(item, "the connector does not say any more how a record of this resource is created", -1);
 		else if (item->request->uncertain && hx_outbox_can_look_up(item->account, item->request))
 			item->phase = ITEM_LOOK_UP;
 		claimed = lappend(claimed, item);
@@ -542,6 +545,7 @@ start_item(HxDelivery *delivery, DeliveryItem *item)
 {
 	MemoryContext old;
 	HxToken		token = {0, NULL};
+	HxHttpRequest *request;
 	HxCall	   *call;
 	int64		wait_us;
 
@@ -597,7 +601,9 @@ start_item(HxDelivery *delivery, DeliveryItem *item)
 	item->token_version = token.version;
 	call = item->phase == ITEM_SEND ? hx_outbox_call(item->account, item->request)
 		: hx_outbox_lookup_call(item->account, item->request);
-	item->transfer = hx_http_start(delivery->pool, hx_call_request(item->account, call, token.text), item);
+	request = hx_call_request(item->account, call, token.text);
+	request->max_body = MAX_ANSWER;
+	item->transfer = hx_http_start(delivery->pool, request, item);
 	if (item->phase == ITEM_SEND)
 		item->sent = true;
 	item->phase = item->phase == ITEM_SEND ? ITEM_SENDING : ITEM_LOOKING_UP;

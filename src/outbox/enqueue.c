@@ -115,21 +115,13 @@ add_default(const char *name, const JsonbValue *value, void *arg)
 static void
 require_fields(const Jsonb *required, const Jsonb *body, const Jsonb *short_names, const char *resource)
 {
-	JsonbIterator *it;
-	JsonbIteratorToken token;
-	JsonbValue	value;
 	JsonbValue	found;
+	ListCell   *cell;
 
-	if (required == NULL)
-		return;
-	it = JsonbIteratorInit(&unconstify(Jsonb *, required)->root);
-	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
+	foreach(cell, hx_json_elements(required))
 	{
-		char	   *name;
+		char	   *name = hx_json_value_text(lfirst(cell));
 
-		if (token != WJB_ELEM)
-			continue;
-		name = hx_json_value_text(&value);
 		if (!hx_json_find(body, name, &found))
 			ereport(ERROR,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),

@@ -52,9 +52,10 @@ typedef struct HxRequest
 	char	   *path;
 	Jsonb	   *query;
 	Jsonb	   *headers;
-	char	   *body;			/* UTF-8, or the raw content */
+	char	   *text;			/* the JSON body, in the database's encoding */
+	char	   *body;			/* or the raw content */
 	size_t		body_len;
-	bool		has_body;
+	bool		has_content;
 	char	   *content_type;
 	int			attempts;		/* with this one */
 	char	   *natural_key;
@@ -146,6 +147,7 @@ extern HxNextStep hx_outbox_judge(const HxAccount *account, const HxRequest *req
 								  const HxHttpResult *result, HxOutcome *outcome);
 extern HxNextStep hx_outbox_judge_lookup(const HxAccount *account, const HxRequest *request,
 										 const HxHttpResult *result, List *known_ids, HxOutcome *outcome);
+extern bool hx_outbox_can_create(const HxAccount *account, const HxRequest *request);
 extern bool hx_outbox_can_look_up(const HxAccount *account, const HxRequest *request);
 
 #endif							/* HX_OUTBOX_H */

@@ -144,6 +144,12 @@ hx_outbox_insert(const HxNewRequest *request)
 	args[15] = TimestampTzGetDatum(request->deliver_after);
 	nulls[15] = request->has_deliver_after ? ' ' : 'n';
 	args[16] = Int64GetDatum(bytes);
+	if (request->body != NULL && GetDatabaseEncoding() != PG_UTF8)
+	{
+		char	   *text = hx_json_out(request->body);
+
+		(void) pg_server_to_any(text, strlen(text), PG_UTF8);	/* or an error, now */
+	}
 	if (bytes > HX_REQUEST_MAX_BYTES)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
@@ -340,7 +346,10 @@ hx_outbox_servers(void)
 	return rooms;
 }
 
-/* Reads a claimed row into a request, in the context given. */
+/*
+ * Reads a claimed row into a request, in the context given.  Nothing that could
+ * fail for what a row holds is done here: it would undo the whole claim.
+ */
 static HxRequest *
 read_request(HeapTuple row, TupleDesc desc, MemoryContext cxt)
 {
@@ -364,15 +373,10 @@ read_request(HeapTuple row, TupleDesc desc, MemoryContext cxt)
 	if (!isnull)
 	{
 		Jsonb	   *body = (Jsonb *) PG_DETOAST_DATUM(datum);
-		char	   *text = hx_json_out(body);
 
-		request->body = pg_server_to_any(text, strlen(text), PG_UTF8);
-		if (request->body != text)
-			pfree(text);
+		request->text = hx_json_out(body);
 		if (body != (Jsonb *) DatumGetPointer(datum))
 			pfree(body);
-		request->body_len = strlen(request->body);
-		request->has_body = true;
 	}
 	datum = SPI_getbinval(row, desc, 11, &isnull);
 	if (!isnull)
@@ -381,7 +385,7 @@ read_request(HeapTuple row, TupleDesc desc, MemoryContext cxt)
 
 		request->body = VARDATA(content);
 		request->body_len = VARSIZE(content) - VARHDRSZ;
-		request->has_body = true;
+		request->has_content = true;
 	}
 	request->content_type = column_text(row, 12, cxt);
 	request->attempts = DatumGetInt32(SPI_getbinval(row, desc, 13, &isnull));
