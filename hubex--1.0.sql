@@ -432,6 +432,11 @@ BEGIN
             MESSAGE = format('unknown level "%s"', level),
             HINT = 'The levels are read, enqueue and admin; each includes the ones before.';
     END IF;
+    IF role IS NULL OR NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = role) THEN
+        RAISE EXCEPTION USING ERRCODE = 'undefined_object',
+            MESSAGE = format('role "%s" does not exist', role),
+            HINT = 'Rights are given to roles by name, not to PUBLIC.';
+    END IF;
     IF level IN ('enqueue', 'admin') THEN
         functions := functions || ARRAY[
             'hubex_create(text, jsonb, name, text, text, timestamptz)',

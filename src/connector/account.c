@@ -180,7 +180,7 @@ typedef struct Gathering
 static void
 gather_option(const char *name, const JsonbValue *declared, void *arg)
 {
-	Gathering	   *gathering = arg;
+	Gathering  *gathering = arg;
 	const char *value = hx_option_get(gathering->given, name);
 
 	if (value == NULL && declared->type == jbvBinary)
@@ -192,7 +192,7 @@ gather_option(const char *name, const JsonbValue *declared, void *arg)
 static void
 gather_credential(const char *name, const JsonbValue *declared, void *arg)
 {
-	Gathering	   *gathering = arg;
+	Gathering  *gathering = arg;
 	const char *value = hx_option_get(gathering->given, name);
 	char	   *file_option = psprintf("%s_file", name);
 	const char *file = hx_option_get(gathering->given, file_option);
@@ -278,7 +278,7 @@ hx_account_open(const char *server_name, Oid role, bool secrets)
 	HxAccount  *account = palloc0(sizeof(HxAccount));
 	char	   *name = hx_account_only_server(server_name);
 	ForeignServer *server = GetForeignServerByName(name, false);
-	Gathering		gathering = {account, server->options, role, secrets};
+	Gathering	gathering = {account, server->options, role, secrets};
 	const char *text;
 	AclResult	allowed;
 

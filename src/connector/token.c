@@ -33,6 +33,7 @@
 
 #define TOKEN_SLOTS		32
 #define TOKEN_SLOTS_PER_PROCESS 4
+#define LONGEST_LIFE	(INT64CONST(10) * 366 * 24 * 3600)	/* seconds, whatever a peer says */
 
 typedef struct TokenSlot
 {
@@ -207,6 +208,7 @@ hx_token_store(const uint8 *key, const char *text, int64 life_seconds, int64 ren
 	TokenSlot  *slot;
 
 	Assert(strlen(text) < HX_TOKEN_MAX);
+	life_seconds = Min(life_seconds, LONGEST_LIFE);
 	if (renew_before > life_seconds / 2)
 		renew_before = life_seconds / 2;
 

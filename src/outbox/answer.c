@@ -152,7 +152,7 @@ describe(const HxAccount *account, const HxHttpResult *result, const Jsonb *body
 	char	   *said = hx_call_problem(account, result, body);
 
 	if (said == NULL && result->body_len > 0 && body == NULL)
-		said = pnstrdup(result->body, Min(result->body_len, 300));
+		said = hx_http_safe_text(result->body, result->body_len);
 	else if (said == NULL && body != NULL)
 	{
 		said = hx_json_out(body);

@@ -201,7 +201,8 @@ put_back(DeliveryItem *item, int64 wait_ms, const char *why)
 	item->outcome.verdict = item->sent ? HX_RETRY : HX_RETURNED;
 	item->outcome.uncertain = is_uncertain(item);
 	item->outcome.next_attempt_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait_ms);
-	item->outcome.error = why ? pstrdup(why) : NULL;
+	if (why != NULL)
+		item->outcome.error = pstrdup(why);
 	item->phase = ITEM_DONE;
 	MemoryContextSwitchTo(old);
 }

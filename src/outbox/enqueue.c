@@ -225,15 +225,19 @@ static char *
 created_resource(const HxAccount *account, const char *method, const char *path)
 {
 	Jsonb	   *resources = hx_json_part(account->manifest, "resources");
+	size_t		len = strlen(path);
 	ListCell   *cell;
 
+	while (len > 1 && path[len - 1] == '/')
+		len--;
 	foreach(cell, hx_json_names(resources))
 	{
 		Jsonb	   *resource = hx_json_part(resources, lfirst(cell));
 		char	   *its_method = hx_json_text(resource, "create.method");
+		char	   *its_path = hx_json_text(resource, "path");
 
 		if (its_method != NULL && strcmp(its_method, method) == 0 &&
-			pg_strcasecmp(hx_json_text(resource, "path"), path) == 0)
+			strlen(its_path) == len && pg_strncasecmp(its_path, path, len) == 0)
 			return lfirst(cell);
 	}
 	return NULL;

@@ -519,7 +519,8 @@ hx_outbox_record(int64 claimant, List *outcomes)
 	static Statement record = {
 		"UPDATE hubex.outbox o"
 		"   SET state = r.state, uncertain = r.uncertain, last_status = COALESCE(r.status, o.last_status),"
-		"       last_error = r.error, remote_id = COALESCE(r.remote_id, o.remote_id),"
+		"       last_error = CASE WHEN r.state = 'waiting' THEN COALESCE(r.error, o.last_error) ELSE r.error END,"
+		"       remote_id = COALESCE(r.remote_id, o.remote_id),"
 		"       remote_number = COALESCE(r.remote_number, o.remote_number),"
 		"       response = COALESCE(r.response, o.response),"
 		"       next_attempt_at = COALESCE(r.next_attempt_at, o.next_attempt_at),"
