@@ -40,6 +40,7 @@
 #define MAX_PAUSE			USECS_PER_HOUR	/* whatever a Retry-After says */
 #define LONG_AGO			(PG_INT64_MIN / 2)	/* with room to subtract */
 #define WINDOW_MARGIN_SHARE	50
+#define WINDOW_MARGIN_MIN	(USECS_PER_SEC / 10)
 #define WINDOW_MARGIN_MAX	USECS_PER_SEC
 #define CLAIM_GRACE			USECS_PER_SEC
 #define CLAIM_POLL			(USECS_PER_SEC / 10)
@@ -439,7 +440,8 @@ window_wait(LimiterSlot *slot, const HxRate *rate, TimestampTz now)
 static int64
 window_span(const HxRate *rate)
 {
-	return rate->window_us + Min(rate->window_us / WINDOW_MARGIN_SHARE, WINDOW_MARGIN_MAX);
+	return rate->window_us +
+		Min(Max(rate->window_us / WINDOW_MARGIN_SHARE, WINDOW_MARGIN_MIN), WINDOW_MARGIN_MAX);
 }
 
 /* What one request adds to the time in which a bucket empties, rounded up. */

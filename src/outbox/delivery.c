@@ -260,6 +260,7 @@ static int
 free_room(HxDelivery *delivery, const HxRoom *room, TimestampTz now)
 {
 	int			room_left = room->free;
+	int			allowed = room->free;
 	ListCell   *cell;
 
 	if (delivery->stopping)
@@ -274,7 +275,7 @@ free_room(HxDelivery *delivery, const HxRoom *room, TimestampTz now)
 		{
 			if (pause->until > now)
 				return 0;
-			room_left = Min(room_left, 1);	/* feel the way back */
+			allowed = 1;		/* feel the way back, whatever is in flight still */
 		}
 	}
 	foreach(cell, delivery->items)
@@ -284,7 +285,7 @@ free_room(HxDelivery *delivery, const HxRoom *room, TimestampTz now)
 		if (item->phase != ITEM_DONE && strcmp(item->request->server, room->server) == 0)
 			room_left--;
 	}
-	return Max(room_left, 0);
+	return Max(Min(room_left, allowed), 0);
 }
 
 /* Claims what is due, in the open transaction; the items start as SEND. */
@@ -474,7 +475,7 @@ note_pause(HxDelivery *delivery, const char *server, int64 wait_us)
 	MemoryContextSwitchTo(old);
 }
 
-/* The quota had room: the server is not throttled any more. */
+/* The quota had room: the server is not throttled any more, so more is claimed. */
 static void
 forget_pause(HxDelivery *delivery, const char *server)
 {
@@ -489,6 +490,7 @@ forget_pause(HxDelivery *delivery, const char *server)
 			delivery->throttled = foreach_delete_current(delivery->throttled, cell);
 			pfree(pause->server);
 			pfree(pause);
+			delivery->look = true;
 		}
 	}
 }

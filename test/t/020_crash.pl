@@ -29,7 +29,7 @@ $node->safe_psql('postgres', q{
 	CREATE TRIGGER t AFTER INSERT ON bare FOR EACH ROW EXECUTE FUNCTION
 		hubex_task_trigger('fsm', '{"task_type_id": 2, "notes": "bare {id}"}');
 });
-my ($session, $fences, $rows) = (undef, 0, 0);
+my ($session, $alone, $rows) = (undef, undef, 0);
 diag "HUBEX_SEED=$seed" if $ENV{HUBEX_SEED};
 
 subtest 'the worker is killed' => \&worker_killed;
@@ -38,6 +38,7 @@ subtest "every fault of an answer (HUBEX_SEED=$seed)" => \&lost_answers;
 subtest 'one erpID for two requests' => \&same_key;
 subtest 'a connector without stamps' => \&without_stamps;
 subtest 'a commit that is not on disk yet' => \&asynchronous_commit;
+subtest 'CALL hubex_deliver() is ended' => \&deliver_ended;
 subtest "all of it (HUBEX_SEED=$seed)" => \&everything;
 done_testing;
 
@@ -180,7 +181,7 @@ sub lost_answers
 			anew();
 			$sandbox->fault(%$fault, method => 'POST', path => '/WORK/Tasks', probability => 0.5);
 			$sandbox->fault(%$fault, method => 'GET', path => '/WORK/Tasks', probability => 0.25);
-			insert_rows(24);
+			insert_rows($fault->{fault} =~ /hang|delay/ ? 16 : 24);
 			judge();
 			my ($fired) = map { $_->{fired} } grep { $_->{method} eq 'POST' } @{ $sandbox->faults };
 			cmp_ok($fired, '>=', 4, "it happened $fired times");
@@ -261,12 +262,27 @@ sub without_stamps
 	}
 	$sandbox->fault(method => 'POST', path => '/WORK/Tasks', fault => 'status_after', status => 500, times => 3);
 	$node->safe_psql('postgres', q{SELECT hubex_create_task(2, 'stampless ' || n, server => 'other') FROM generate_series(1, 20) n});
-	$node->wait_for(q{SELECT count(*) FROM hubex.outbox WHERE state <> 'delivered'}, 0, 'delivered');
-	my %made;
-	$made{ $_->{request}{notes} }++ for grep { $_->{request}{notes} =~ /^stampless/ } @{ $sandbox->tasks };
-	is_deeply(\%made, { map { ("stampless $_" => 1) } 1 .. 20 }, 'each is made once');
-	is_deeply([ sort split /\n/, $node->safe_psql('postgres', q{SELECT body ->> 'notes' || ' ' || remote_id FROM hubex.outbox}) ],
-		[ sort map { "$_->{request}{notes} $_->{id}" } grep { $_->{request}{notes} =~ /^stampless/ } @{ $sandbox->tasks } ], 'each request knows its task');
+	my $each_once = sub {
+		my ($count) = @_;
+		$node->wait_for(q{SELECT count(*) FROM hubex.outbox WHERE state <> 'delivered'}, 0, 'all are delivered');
+		my @tasks = grep { $_->{request}{notes} =~ /^stampless/ } @{ $sandbox->tasks };
+		my %made;
+		$made{ $_->{request}{notes} }++ for @tasks;
+		is_deeply(\%made, { map { ("stampless $_" => 1) } 1 .. $count }, 'each is made once');
+		is_deeply([ sort split /\n/, $node->safe_psql('postgres', q{SELECT body ->> 'notes' || ' ' || remote_id FROM hubex.outbox}) ],
+			[ sort map { "$_->{request}{notes} $_->{id}" } @tasks ], 'each request knows its task');
+	};
+	$each_once->(20);
+
+	# The same after a crash: what was in flight is done, and nobody has heard of it.
+	$sandbox->clear_journal;
+	$sandbox->fault(method => 'POST', path => '/WORK/Tasks', fault => 'delay', seconds => 3, times => 4);
+	$node->safe_psql('postgres', q{SELECT hubex_create_task(2, 'stampless ' || n, server => 'other') FROM generate_series(21, 28) n});
+	eventually { in_flight() >= 4 } 'requests are in flight';
+	ok(kill('KILL', worker_pid()), 'kill -9');
+	undef $session;
+	accepting();
+	$each_once->(28);
 	is_deeply([ grep { exists $_->{headers}{'x-concurrency-stamp'} && $_->{body} =~ /stampless/ } @{ $sandbox->journal(method => 'POST', path => '/WORK/Tasks') } ],
 		[], 'no stamp was sent');
 	$node->safe_psql('postgres', 'DROP SERVER other CASCADE');
@@ -299,7 +315,7 @@ sub asynchronous_commit
 	$one->query('INSERT INTO job VALUES (1)');
 	$lost->($node, 'the worker');
 
-	my $alone = Hubex::Node->new('alone', preload => 0, fsync => 1, wal_writer_delay => '10s');
+	$alone = Hubex::Node->new('alone', preload => 0, fsync => 1, wal_writer_delay => '10s');
 	$alone->start_hubex($sandbox);
 	$alone->safe_psql('postgres', $job);
 	$one = Hubex::Session->new($alone);
@@ -309,8 +325,47 @@ sub asynchronous_commit
 	$one->query('INSERT INTO job VALUES (1)');
 	$one->send('CALL hubex_deliver()');
 	$lost->($alone, 'CALL hubex_deliver()');
-	$alone->stop;
 	$node->wait_for(q{SELECT count(*) FROM hubex.outbox WHERE state <> 'delivered'}, 0, 'the worker goes on');
+	$alone->safe_psql('postgres', 'CALL hubex_deliver()');
+	is($alone->safe_psql('postgres', q{SELECT state FROM hubex.outbox}), 'delivered', 'CALL hubex_deliver() goes on');
+}
+
+# The session that delivers is ended or cancelled, or gives up: the next one goes on, at once.
+sub deliver_ended
+{
+	for my $end (qw(pg_terminate_backend pg_cancel_backend))
+	{
+		$sandbox->reset;
+		$alone->safe_psql('postgres', 'TRUNCATE hubex.outbox, job; CALL hubex_deliver()');
+		$alone->safe_psql('postgres', q{INSERT INTO job SELECT g FROM generate_series(1, 20) g});
+		$sandbox->fault(method => 'POST', path => '/WORK/Tasks', fault => $_, seconds => 20, times => 3) for qw(delay delay_before);
+		my $one = Hubex::Session->new($alone);
+		my $pid = $one->backend;
+		$one->send('CALL hubex_deliver()');
+		eventually { in_flight() >= 6 } 'requests are in flight';
+		is($alone->safe_psql('postgres', "SELECT $end($pid)"), 't', $end);
+		my $said = $one->finish;
+		ok(!defined $said || $said =~ /ERROR:  57014:/, 'it ends');
+		my $since = time;
+		$alone->safe_psql('postgres', 'CALL hubex_deliver()');
+		cmp_ok(time - $since, '<', 5, sprintf 'another goes on, for %.2f s', time - $since);
+		is($alone->safe_psql('postgres', q{SELECT string_agg(DISTINCT state, ' ') FROM hubex.outbox}), 'delivered', 'all is delivered');
+		my %made;
+		$made{ $_->{id} }++ for @{ $sandbox->tasks };
+		is(keys %made, 20, 'each once');
+	}
+
+	# Several at once share the work.
+	$sandbox->reset;
+	$alone->safe_psql('postgres', 'TRUNCATE hubex.outbox, job');
+	$alone->safe_psql('postgres', q{INSERT INTO job SELECT g FROM generate_series(1, 60) g});
+	$sandbox->fault(method => 'POST', path => '/WORK/Tasks', fault => 'delay', seconds => 0.03, probability => 0.5);
+	my @sessions = map { Hubex::Session->new($alone) } 1 .. 3;
+	$_->send('CALL hubex_deliver()') for @sessions;
+	is_deeply([ map { $_->finish } @sessions ], [ ('') x 3 ], 'three at once');
+	is($alone->safe_psql('postgres', q{SELECT string_agg(DISTINCT state, ' ') FROM hubex.outbox}), 'delivered', 'all is delivered');
+	is(@{ $sandbox->tasks }, 60, 'each once');
+	$alone->stop;
 }
 
 # ---- all of it ----

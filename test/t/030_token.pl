@@ -41,9 +41,10 @@ sub eight_busy
 	my @sessions = map { Hubex::Session->new($node) } 1 .. 8;
 	for my $n (0 .. $#sessions)
 	{
+		# A pause between the calls leaves the processor to others.
 		my $call = $n % 2 ? q{(SELECT count(*) FROM hubex_tasks(jsonb_build_object('taskTypeID', 1 + n % 3)))} : q{hubex_request('GET', '/WORK/TaskTypes')};
 		$sessions[$n]->send(qq{DO \$\$ DECLARE n int := 0; BEGIN
-			WHILE NOT EXISTS (SELECT FROM stop) LOOP PERFORM $call; n := n + 1; END LOOP;
+			WHILE NOT EXISTS (SELECT FROM stop) LOOP PERFORM $call; n := n + 1; PERFORM pg_sleep(0.01); END LOOP;
 			RAISE NOTICE 'asked % times', n; END \$\$});
 	}
 	return sub {
@@ -69,25 +70,31 @@ sub all_delivered
 	is(@{ $sandbox->tasks } - $seeded, $created, 'each once');
 }
 
-sub sign_ins { return grep { $_->{path} eq $SIGN_IN } @{ $sandbox->journal } }
+sub sign_ins { return @{ $sandbox->journal(path => $SIGN_IN) } }
 
-sub refused { return scalar grep { defined $_->{status} && $_->{status} == 401 } @{ $sandbox->journal } }
+sub refused
+{
+	my $by = $sandbox->summary->{by};
+	my $count = 0;
+	$count += $_->{401} // 0 for values %$by;
+	return $count;
+}
 
 sub ages
 {
-	# It is renewed at half its life at the latest, so every 1.5 seconds.
-	$sandbox->config(token_life => 3, token_grace => 0);
+	# It is renewed at half its life at the latest, so every second.
+	$sandbox->config(token_life => 2, token_grace => 0);
 	my $stop = eight_busy();
-	eventually { create_some(1); sign_ins() >= 5 } 'it is renewed again and again', 20;
+	eventually { create_some(1); $sandbox->summary->{sign_ins} >= 5 } 'it is renewed again and again', 20;
 	my @said = $stop->();
 	is_deeply([ grep { !/^\S* *NOTICE:  00000: asked \d+ times\n.*\z/s } @said ], [], 'no request failed');
 	all_delivered();
 
 	my @times = map { $_->{time} } sign_ins();
 	my @gaps = map { $times[$_] - $times[ $_ - 1 ] } 1 .. $#times;
-	is_deeply([ grep { $_ < 1.4 } @gaps ], [], 'one sign-in a renewal: ' . join(' ', map { sprintf '%.2f', $_ } @gaps) . ' s apart');
+	is_deeply([ grep { $_ < 0.9 } @gaps ], [], 'one sign-in a renewal: ' . join(' ', map { sprintf '%.2f', $_ } @gaps) . ' s apart');
 	is(refused(), 0, 'nobody was refused');
-	my $requests = @{ $sandbox->journal };
+	my $requests = $sandbox->summary->{requests};
 	cmp_ok($requests, '>', 200, "$requests requests in all");
 	$sandbox->config(token_life => 1800, token_grace => 300);
 	$sandbox->expire_tokens;
@@ -97,7 +104,7 @@ sub taken_back
 {
 	$sandbox->clear_journal;
 	$node->safe_psql('postgres', q{SELECT hubex_request('GET', '/WORK/TaskTypes')});
-	is(sign_ins(), 1, 'a first sign-in');
+	is(scalar sign_ins(), 1, 'a first sign-in');
 	my $stop = eight_busy();
 	my $rounds = 6;
 	for my $round (1 .. $rounds)
@@ -107,13 +114,13 @@ sub taken_back
 		eventually { create_some(2); $sandbox->tokens > $tokens } "round $round: a new token";
 
 		# Everybody has used it when the next one goes.
-		my $last = (sort { $b <=> $a } map { $_->{n} } @{ $sandbox->journal })[0];
-		eventually { create_some(1); @{ $sandbox->journal(since => $last) } > 60 } 'and all go on';
+		my $before = $sandbox->summary->{requests};
+		eventually { create_some(1); $sandbox->summary->{requests} > $before + 60 } 'and all go on';
 	}
 	my @said = $stop->();
 	is_deeply([ grep { !/NOTICE:  00000: asked \d+ times/ || /ERROR/ } @said ], [], 'no request failed');
 	all_delivered();
-	is(sign_ins(), 1 + $rounds, 'one sign-in for each token that was taken back');
+	is(scalar sign_ins(), 1 + $rounds, 'one sign-in for each token that was taken back');
 	cmp_ok(refused(), '>=', $rounds, refused() . ' requests were refused on the way');
 	is($sandbox->summary->{sign_ins}, 1 + $rounds, 'by the summary too');
 }
@@ -126,7 +133,7 @@ sub two_databases
 	$node->safe_psql('second', q{SELECT hubex_request('GET', '/WORK/TaskTypes'); SELECT hubex_create_task(1, 'from the second')});
 	$created++;
 	eventually { @{ $sandbox->tasks } - $seeded == $created } 'both databases are served';
-	is(sign_ins(), 0, 'with one token');
+	is(scalar sign_ins(), 0, 'with one token');
 	$node->safe_psql('postgres', 'DROP DATABASE second');
 }
 
@@ -148,7 +155,7 @@ sub signer_goes
 		is($node->safe_psql('postgres', "SELECT $end($pid)"), 't', $end);
 		is_deeply([ map { $_->finish } @sessions[ 1 .. 3 ] ], [ (200) x 3 ], 'the others go on');
 		cmp_ok(time - $gone, '<', 2, sprintf 'at once: %.2f s', time - $gone);
-		is(sign_ins(), 2, 'with one more sign-in');
+		is(scalar sign_ins(), 2, 'with one more sign-in');
 		all_delivered();
 	}
 }
@@ -170,17 +177,17 @@ sub wrong_token
 	$sandbox->clear_journal;
 	$session->query(q{ALTER USER MAPPING FOR PUBLIC SERVER fsm OPTIONS (SET service_token 'wrong-token')});
 	is(ask($session), '28000', 'hubex_request: invalid authorization');
-	is(sign_ins(), 1, 'after one sign-in');
+	is(scalar sign_ins(), 1, 'after one sign-in');
 
 	create_some(40);
 	my $since = time;
-	$node->wait_for(q{SELECT max(attempts) >= 3 FROM hubex.outbox WHERE state = 'waiting'}, 't', 'requests wait and are tried again', 25);
+	eventually { sign_ins() >= 3 } 'requests wait and are tried again';
 	my $seconds = time - $since;
 	my $tries = sign_ins() - 1;
 	cmp_ok($tries, '<=', 2 + $seconds / 4, sprintf '%d sign-ins for 40 requests in %.1f s', $tries, $seconds);
 	is_deeply([ grep { $_->{path} ne $SIGN_IN } @{ $sandbox->journal } ], [], 'nothing else is asked');
 	is($node->safe_psql('postgres', q{SELECT DISTINCT state FROM hubex.outbox WHERE state <> 'delivered'}), 'waiting', 'all wait');
-	my @errors = split /\n/, $node->safe_psql('postgres', q{SELECT DISTINCT last_error FROM hubex.outbox WHERE state = 'waiting' AND last_error IS NOT NULL});
+	my @errors = split /\n/, $node->safe_psql('postgres', q{SELECT DISTINCT regexp_replace(last_error, ' \(trace [^)]*\)', '') FROM hubex.outbox WHERE state = 'waiting' AND last_error IS NOT NULL});
 	is(@errors, 1, 'with one reason');
 	like($errors[0], qr/sign-in.*401.*InvalidServiceToken/, "which is clear: $errors[0]");
 	unlike($errors[0], qr/wrong-token/, 'and tells no secret');
@@ -208,11 +215,18 @@ sub wrong_token
 sub no_mapping
 {
 	my $session = Hubex::Session->new($node);
-	$session->query('DROP USER MAPPING FOR PUBLIC SERVER fsm');
-	$sandbox->clear_journal;
-	like($session->query(q{SELECT hubex_request('GET', '/WORK/TaskTypes')}), qr/ERROR:  \w{5}: .*user mapping.*HINT:  CREATE USER MAPPING/s, 'hubex_request says what to do');
+	my $what_to_do = qr/ERROR:  28000: no credentials .*HINT:  CREATE USER MAPPING/s;
+
+	# One that waits already when the mapping goes.
+	$sandbox->fault(method => 'POST', path => '/WORK/Tasks', fault => 'status', status => 503, times => 1000);
 	create_some(3);
-	$node->wait_for(q{SELECT count(*) FROM hubex.outbox WHERE state = 'waiting' AND last_error ~ 'user mapping'}, 3, 'requests wait, and say why');
+	$node->wait_for(q{SELECT count(*) FROM hubex.outbox WHERE state = 'waiting' AND last_status = 503}, 3, 'requests wait');
+	$session->query('DROP USER MAPPING FOR PUBLIC SERVER fsm');
+	$sandbox->clear_faults;
+	$node->wait_for(q{SELECT count(*) FROM hubex.outbox WHERE state = 'waiting' AND last_error ~ 'no credentials .* CREATE USER MAPPING'}, 3, 'and say what is missing');
+	$sandbox->clear_journal;
+	like($session->query(q{SELECT hubex_request('GET', '/WORK/TaskTypes')}), $what_to_do, 'hubex_request says what to do');
+	like($session->query(q{SELECT hubex_create_task(1, 'x')}), $what_to_do, 'hubex_create_task too');
 	is(@{ $sandbox->journal }, 0, 'nothing is asked');
 	$session->query(q{CREATE USER MAPPING FOR PUBLIC SERVER fsm OPTIONS (service_token '} . $sandbox->service_token . q{')});
 	all_delivered();
@@ -245,23 +259,23 @@ sub failing_sign_ins
 		is(ask($session), 200, ' then it works again');
 	}
 
-	# The worker, through one after the other.
+	# The worker.
 	$sandbox->expire_tokens;
-	$sandbox->fault(method => 'POST', path => $SIGN_IN, fault => $_->[0], @$_[ 1 .. $#$_ ]) for [ 'status', status => 500 ], ['not_json'], ['drop_after'];
+	$sandbox->fault(method => 'POST', path => $SIGN_IN, fault => 'not_json');
 	create_some(10);
-	all_delivered(30);
+	all_delivered();
 
 	# Lives that are none.
 	for my $life (-1, 0, '"soon"', 1e18, 9e15, 1e12, 'null', '{}')
 	{
 		$sandbox->clear_journal;
-		$sandbox->expire_tokens;
-		my $token = $sandbox->tokens;
+		$sandbox->fault(method => 'GET', path => '/WORK/TaskTypes', fault => 'status', status => 401);
 		$sandbox->fault(method => 'GET', path => '/WORK/TaskTypes', fault => 'status', status => 200, body => [], times => 1000);
 		$sandbox->fault(method => 'POST', path => $SIGN_IN, fault => 'status_after', status => 201, times => 1000,
 			body => { access_token => 'made-up', expires_in => JSON::PP->new->allow_nonref->decode($life) });
 		is($session->query(q{SET statement_timeout = '5s'; SELECT count(hubex_request('GET', '/WORK/TaskTypes')) FROM generate_series(1, 5)}), 5, "a life of $life: requests are made");
-		cmp_ok(scalar sign_ins(), '<=', 2, ' with few sign-ins: ' . sign_ins());
+		my $sign_ins = () = sign_ins();
+		ok($sign_ins == 1 || $sign_ins == 2, " with few sign-ins: $sign_ins");
 		$sandbox->clear_faults;
 	}
 }

@@ -75,7 +75,7 @@ for my $path ('/AUTHZ/AccessTokens', '/WORK/Tasks')
 #
 # The quota
 #
-add_server('slow', $sandbox->url =~ s/127\.0\.0\.1/localhost/r, rate_limit => '1/h');    # another account
+add_server('slow', $sandbox->url =~ s/127\.0\.0\.1/localhost/r, rate_limit => '1/min');    # another account
 interrupted('a call that waits for the quota', $session, sprintf($request, 'slow'));
 
 #
