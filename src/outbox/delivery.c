@@ -42,7 +42,7 @@
 #include "outbox/outbox.h"
 
 #define MAX_ITEMS			128 /* in flight over all servers */
-#define MAX_BYTES			(32 * 1024 * 1024)	/* of bodies in flight, but for one */
+#define MAX_BYTES			(32 * 1024 * 1024)	/* of large bodies in flight to a server, but for one */
 #define MAX_ANSWER			(16 * 1024 * 1024)	/* it is kept in the outbox */
 #define LOOK_UP_POLL_MS		1000	/* no quota to look up with */
 #define LOOK_EVERY_MS		5000	/* even if nobody wakes us */
@@ -280,12 +280,30 @@ free_room(HxDelivery *delivery, const HxRoom *room, TimestampTz now)
 	}
 	foreach(cell, delivery->items)
 	{
-		DeliveryItem	   *item = lfirst(cell);
+		DeliveryItem *item = lfirst(cell);
 
 		if (item->phase != ITEM_DONE && strcmp(item->request->server, room->server) == 0)
 			room_left--;
 	}
 	return Max(Min(room_left, allowed), 0);
+}
+
+/* The size of the large bodies in flight to a server. */
+static int64
+large_bytes(HxDelivery *delivery, const char *server)
+{
+	int64		bytes = 0;
+	ListCell   *cell;
+
+	foreach(cell, delivery->items)
+	{
+		DeliveryItem *item = lfirst(cell);
+
+		if (item->phase != ITEM_DONE && strcmp(item->request->server, server) == 0 &&
+			item->request->bytes > HX_REQUEST_SMALL_BYTES)
+			bytes += item->request->bytes;
+	}
+	return bytes;
 }
 
 /* Claims what is due, in the open transaction; the items start as SEND. */
@@ -297,26 +315,28 @@ claim(HxDelivery *delivery, Batch *batch)
 	HxRoom	   *rooms = palloc(sizeof(HxRoom) * Max(list_length(servers), 1));
 	List	   *claimed = NIL;
 	int			nrooms = 0;
-	int			in_all = MAX_ITEMS - list_length(delivery->items);
-	int64		max_bytes = MAX_BYTES;
+	int			in_all = MAX_ITEMS;
 	ListCell   *cell;
 
+	/* What is being recorded makes room already. */
+	foreach(cell, delivery->items)
+		if (((DeliveryItem *) lfirst(cell))->phase != ITEM_DONE)
+			in_all--;
 	foreach(cell, servers)
 	{
 		HxRoom	   *room = lfirst(cell);
 
 		room->free = Min(free_room(delivery, room, now), in_all);
+		room->bytes = MAX_BYTES - large_bytes(delivery, room->server);
 		if (room->free > 0)
 			rooms[nrooms++] = *room;
 	}
 	if (nrooms == 0)
 		return NIL;
 
-	foreach(cell, delivery->items)
-		max_bytes -= ((DeliveryItem *) lfirst(cell))->request->bytes;
-	foreach(cell, hx_outbox_claim(delivery->claimant, rooms, nrooms, in_all, max_bytes))
+	foreach(cell, hx_outbox_claim(delivery->claimant, rooms, nrooms, in_all))
 	{
-		DeliveryItem	   *item = palloc0(sizeof(DeliveryItem));
+		DeliveryItem *item = palloc0(sizeof(DeliveryItem));
 		BatchAccount *entry;
 
 		item->batch = batch;
@@ -345,7 +365,7 @@ drop_recorded(HxDelivery *delivery, List *recorded)
 
 	foreach(cell, recorded)
 	{
-		DeliveryItem	   *item = lfirst(cell);
+		DeliveryItem *item = lfirst(cell);
 		Batch	   *batch = item->batch;
 
 		delivery->items = list_delete_ptr(delivery->items, item);
@@ -364,7 +384,7 @@ done_items(HxDelivery *delivery, List **outcomes)
 	*outcomes = NIL;
 	foreach(cell, delivery->items)
 	{
-		DeliveryItem	   *item = lfirst(cell);
+		DeliveryItem *item = lfirst(cell);
 
 		if (item->phase == ITEM_DONE)
 		{
@@ -515,7 +535,7 @@ static void
 start_sign_in(HxDelivery *delivery, DeliveryItem *item)
 {
 	MemoryContext old = MemoryContextSwitchTo(delivery->context);
-	DeliveryItem	   *sign_in = palloc0(sizeof(DeliveryItem));
+	DeliveryItem *sign_in = palloc0(sizeof(DeliveryItem));
 
 	sign_in->signs_in = true;
 	sign_in->account = item->account;
@@ -617,7 +637,7 @@ start_item(HxDelivery *delivery, DeliveryItem *item)
 typedef struct Start
 {
 	HxDelivery *delivery;
-	DeliveryItem	   *item;
+	DeliveryItem *item;
 	int64		wait_ms;
 } Start;
 
@@ -667,7 +687,7 @@ end_sign_in(HxDelivery *delivery, DeliveryItem *sign_in)
 		hx_token_give_up(sign_in->account->key);
 		foreach(cell, delivery->items)
 		{
-			DeliveryItem	   *item = lfirst(cell);
+			DeliveryItem *item = lfirst(cell);
 
 			if ((item->phase == ITEM_SEND || item->phase == ITEM_LOOK_UP) &&
 				memcmp(item->account->key, sign_in->account->key, HX_ACCOUNT_KEY_LEN) == 0)
@@ -760,7 +780,7 @@ hx_delivery_step(HxDelivery *delivery)
 
 	while ((transfer = hx_http_next_done(delivery->pool)) != NULL)
 	{
-		DeliveryItem	   *item = hx_http_owner(transfer);
+		DeliveryItem *item = hx_http_owner(transfer);
 
 		if (item->signs_in)
 			end_sign_in(delivery, item);

@@ -17,6 +17,7 @@
  * it is looked up by.
  */
 #define HX_REQUEST_MAX_BYTES		(64 * 1024 * 1024)
+#define HX_REQUEST_SMALL_BYTES		(64 * 1024) /* counts as nothing */
 #define HX_NATURAL_KEY_MAX_BYTES	1000
 
 /* A request to be put into the outbox. */
@@ -91,7 +92,8 @@ typedef struct HxOutcome
 typedef struct HxRoom
 {
 	const char *server;
-	int			free;
+	int			free;			/* requests */
+	int64		bytes;			/* of large bodies */
 } HxRoom;
 
 /* outbox_store.c */
@@ -101,7 +103,7 @@ extern int64 hx_outbox_new_claimant(Oid outbox);
 extern void hx_outbox_end_claimant(Oid outbox, int64 claimant);
 extern int64 hx_outbox_recover(Oid outbox, int64 claimant);
 extern List *hx_outbox_servers(void);
-extern List *hx_outbox_claim(int64 claimant, const HxRoom *rooms, int nrooms, int in_all, int64 max_bytes);
+extern List *hx_outbox_claim(int64 claimant, const HxRoom *rooms, int nrooms, int in_all);
 extern void hx_outbox_record(int64 claimant, List *outcomes);
 extern bool hx_outbox_next_due(const char *only_server, TimestampTz *due);
 extern List *hx_outbox_known_ids(const char *server, const char *resource, const char *natural_key, int64 except);

@@ -422,21 +422,24 @@ lock_claiming(void)
 
 /*
  * Claims what is due: up to rooms[i].free requests of each server and in_all
- * of all, in the order they became due, and no more than max_bytes of bodies
- * but for the first.  Of one ordering key only one at a time is in flight, and of one
- * natural key too: what a look-up finds must be the request's own.  They are
- * in state sending, with the attempt counted, once the transaction commits,
- * and must not be sent before.  Returns a List of HxRequest *.
+ * of all, in the order they became due, and while there is room for large
+ * bodies (the last may exceed it).  Of one ordering key only one at a time is
+ * in flight, and of one natural key too: what a look-up finds must be the
+ * request's own.  They are in state sending, with the attempt counted, once
+ * the transaction commits, and must not be sent before.  Returns a List of
+ * HxRequest *.
  */
 List *
-hx_outbox_claim(int64 claimant, const HxRoom *rooms, int nrooms, int in_all, int64 max_bytes)
+hx_outbox_claim(int64 claimant, const HxRoom *rooms, int nrooms, int in_all)
 {
 	static Statement claim = {
 		"WITH due AS MATERIALIZED ("
-		"  SELECT c.id, sum(c.bytes) OVER (ORDER BY c.next_attempt_at, c.id) - c.bytes AS before,"
+		"  SELECT c.id, c.large, room.bytes,"
+		"         sum(c.large) OVER (PARTITION BY room.server ORDER BY c.next_attempt_at, c.id) - c.large AS before,"
 		"         row_number() OVER (ORDER BY c.next_attempt_at, c.id) AS place"
-		"    FROM unnest($2, $3) AS room (server, free),"
-		"    LATERAL (SELECT o.id, o.next_attempt_at, o.bytes FROM hubex.outbox o"
+		"    FROM unnest($2, $3, $5) AS room (server, free, bytes),"
+		"    LATERAL (SELECT o.id, o.next_attempt_at, CASE WHEN o.bytes > $7 THEN o.bytes ELSE 0 END AS large"
+		"               FROM hubex.outbox o"
 		"              WHERE o.server = room.server AND o.state = 'waiting' AND o.next_attempt_at <= $4"
 		"                AND (o.ordering_key IS NULL OR NOT EXISTS ("
 		"                     SELECT FROM hubex.outbox e"
@@ -449,15 +452,16 @@ hx_outbox_claim(int64 claimant, const HxRoom *rooms, int nrooms, int in_all, int
 		"              ORDER BY o.next_attempt_at, o.id LIMIT room.free FOR UPDATE OF o SKIP LOCKED) c)"
 		" UPDATE hubex.outbox o"
 		"    SET state = 'sending', attempts = o.attempts + 1, claimed_by = $1, sending_since = $4"
-		"   FROM due WHERE o.id = due.id AND due.before < $5 AND due.place <= $6"
+		"   FROM due WHERE o.id = due.id AND (due.large = 0 OR due.before < due.bytes) AND due.place <= $6"
 		" RETURNING o.id, o.server, o.owner, o.resource, o.operation = 'create', o.method, o.path, o.query,"
 		"           o.headers, o.body, o.content, o.content_type, o.attempts, o.natural_key, o.stamp, o.uncertain, o.bytes, o.created_at",
-		6, {INT8OID, NAMEARRAYOID, INT4ARRAYOID, TIMESTAMPTZOID, INT8OID, INT8OID}
+		7, {INT8OID, NAMEARRAYOID, INT4ARRAYOID, TIMESTAMPTZOID, INT8ARRAYOID, INT8OID, INT8OID}
 	};
 	MemoryContext here = CurrentMemoryContext;
 	Datum	   *servers = palloc(sizeof(Datum) * nrooms);
 	Datum	   *frees = palloc(sizeof(Datum) * nrooms);
-	Datum		args[6];
+	Datum	   *bytes = palloc(sizeof(Datum) * nrooms);
+	Datum		args[7];
 	List	   *claimed = NIL;
 	HxOwner		saved;
 
@@ -465,14 +469,16 @@ hx_outbox_claim(int64 claimant, const HxRoom *rooms, int nrooms, int in_all, int
 	{
 		servers[i] = name_datum(rooms[i].server);
 		frees[i] = Int32GetDatum(rooms[i].free);
+		bytes[i] = Int64GetDatum(rooms[i].bytes);
 	}
 	args[0] = Int64GetDatum(claimant);
 	args[1] = PointerGetDatum(construct_array(servers, nrooms, NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR));
 	args[2] = PointerGetDatum(construct_array(frees, nrooms, INT4OID, 4, true, TYPALIGN_INT));
 	lock_claiming();
 	args[3] = TimestampTzGetDatum(GetCurrentTimestamp());
-	args[4] = Int64GetDatum(max_bytes);
+	args[4] = PointerGetDatum(construct_array(bytes, nrooms, INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 	args[5] = Int64GetDatum(in_all);
+	args[6] = Int64GetDatum(HX_REQUEST_SMALL_BYTES);
 
 	/* On disk before the first byte is sent, and so is what it sends. */
 	ForceSyncCommit();

@@ -52,6 +52,8 @@ hubex_worker_state(PG_FUNCTION_ARGS)
 		slot = hx_shared_slot(MyDatabaseId, false);
 		state = names[slot ? slot->state : HX_WORKER_FREE];
 		pid = slot ? slot->pid : 0;
+		if (slot && slot->state == HX_WORKER_RUNNING && pid == 0)
+			state = names[HX_WORKER_WANTED];	/* it has just ended */
 		LWLockRelease(hx_shared()->lock);
 	}
 	values[0] = CStringGetTextDatum(state);

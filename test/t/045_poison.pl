@@ -40,6 +40,14 @@ value(q(SELECT hubex_create_task(1, erp_id => 'beside')));
 eventually { grep { ($_->{erpID} // '') eq 'beside' } @{ $sandbox->tasks } } 'what cannot be a request harms nobody';
 $node->wait_for(q(SELECT state, last_error <> '' FROM hubex.outbox WHERE path = '/../x'), 'dead|t', 'and is given up');
 
+# Large bodies that hang take the room of large ones only.
+$sandbox->fault(method => 'POST', path => '/WORK/Large', fault => 'hang', times => 100);
+value(q(SELECT hubex_enqueue('POST', '/WORK/Large', jsonb_build_object('a', repeat('a', 20000000))) FROM generate_series(1, 3)));
+eventually { @{ $sandbox->journal(path => '/WORK/Large') } == 2 } 'large bodies are sent as there is room';
+value(q(SELECT hubex_create_task(1, erp_id => 'small')));
+eventually { grep { ($_->{erpID} // '') eq 'small' } @{ $sandbox->tasks } } 'a small one passes them', 15;
+value(q(DELETE FROM hubex.outbox WHERE path = '/WORK/Large'));
+
 # A pause without end.
 $sandbox->fault(method => 'POST', path => '/WORK/Tasks', fault => 'throttle', retry_after => 99999999999);
 value(q(SELECT hubex_create_task(1, erp_id => 'patient')));

@@ -71,6 +71,32 @@ for my $who ('hubex delivery', 'hubex launcher')
 }
 
 #
+# Settings that a database or a role makes for its own sessions
+#
+{
+	my %setting = (
+		statement_timeout => '1ms', lock_timeout => '1ms', idle_in_transaction_session_timeout => '1ms', idle_session_timeout => '1ms',
+		search_path => 'nowhere', default_transaction_read_only => 'on', default_transaction_isolation => 'serializable',
+		default_transaction_deferrable => 'on', synchronous_commit => 'off', role => 'nobody', session_replication_role => 'replica',
+		client_encoding => 'sql_ascii', DateStyle => 'German, DMY', TimeZone => 'Asia/Kamchatka', IntervalStyle => 'sql_standard',
+		bytea_output => 'escape', standard_conforming_strings => 'off', quote_all_identifiers => 'on', row_security => 'off',
+		'hubex.default_server' => 'none_such', enable_indexscan => 'off', client_min_messages => 'error', array_nulls => 'off');
+	$setting{transaction_timeout} = '1ms' if $node->pg_version >= 17;
+	$node->safe_psql('postgres', 'CREATE ROLE nobody');
+	$node->safe_psql('postgres', "ALTER DATABASE meanwhile SET $_ = '$setting{$_}'") for sort keys %setting;
+	my $old = $node->safe_psql('postgres', q(SELECT pid FROM pg_stat_activity WHERE backend_type = 'hubex delivery' AND datname = 'meanwhile'));
+	my $session = Hubex::Client->new($node);
+	$session->query("SELECT pg_terminate_backend($old)");
+	$node->wait_for(qq(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'hubex delivery' AND datname = 'meanwhile' AND pid <> $old), 1,
+		'the worker of a database with settings of its own', 10);
+
+	local $ENV{PGOPTIONS} = '-c statement_timeout=0 -c idle_session_timeout=0 -c lock_timeout=0 -c role=none -c default_transaction_read_only=off -c search_path=public -c hubex.default_server='
+	  . ' -c transaction_timeout=0' x ($node->pg_version >= 17);
+	delivers('... as ever', 'meanwhile');
+	$node->safe_psql('postgres', 'ALTER DATABASE meanwhile RESET ALL');
+}
+
+#
 # A database that takes no connections
 #
 $node->safe_psql('postgres', 'ALTER DATABASE meanwhile ALLOW_CONNECTIONS false');
@@ -153,7 +179,7 @@ sub ends_and_returns
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	$code->();
 	eventually { my ($state, $pid) = split /\|/, $node->safe_psql('postgres', 'SELECT * FROM hubex.worker_state()');
-		$state eq 'running' && $pid != $old } "the worker returns after $what", 20;
+		$state eq 'running' && $pid && $pid != $old } "the worker returns after $what", 20;
 	note sprintf 'back after %.1f s', time - $since;
 	return time - $since;
 }
