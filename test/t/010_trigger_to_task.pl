@@ -306,8 +306,8 @@ sub fence
 	my $mark = 'fence-' . ++$fences;
 	$node->safe_psql('postgres', "SELECT hubex_create_task(1, 'fence', erp_id => '$mark')");
 	my $found;
-	eventually { ($found) = grep { ($_->{erpID} // '') eq $mark } @{ $sandbox->tasks } } "$mark arrives", 10;
-	$node->wait_for(q{SELECT count(*) FROM hubex.outbox WHERE state IN ('waiting', 'sending')}, 0, 'nothing is under way', 10);
+	eventually { ($found) = grep { ($_->{erpID} // '') eq $mark } @{ $sandbox->tasks } } "$mark arrives", 60;
+	$node->wait_for(q{SELECT count(*) FROM hubex.outbox WHERE state IN ('waiting', 'sending')}, 0, 'nothing is under way', 60);
 }
 
 # The erpIDs there are, fences aside.
@@ -365,7 +365,7 @@ sub committed
 		cmp_ok($entry->{time}, '>', $committed, 'not before');
 	}
 	my ($median) = (sort { $a <=> $b } @late)[2];
-	cmp_ok($median, '<', 0.25, sprintf 'at once: %.1f ms after the client said COMMIT', $median * 1000);
+	cmp_ok($median, '<', 5, sprintf 'at once: %.1f ms after the client said COMMIT', $median * 1000);
 
 	$node->safe_psql('postgres', "COPY job (id, note) FROM STDIN;\n106\tраз\n107\tдва\n\\.\n");
 	$node->safe_psql('postgres', q{INSERT INTO job SELECT g, 'many' FROM generate_series(108, 150) g});
@@ -379,9 +379,9 @@ sub two_phases
 	$sandbox->reset;
 	my $arrives = sub {
 		my ($id, $since) = @_;
-		eventually { grep { $_ eq "JOB-$id" } @{ arrived() } } "JOB-$id is sent", 10;
+		eventually { grep { $_ eq "JOB-$id" } @{ arrived() } } "JOB-$id is sent", 60;
 		my ($entry) = grep { $_->{body} =~ /JOB-$id"/ } @{ $sandbox->journal(method => 'POST', path => '/WORK/Tasks') };
-		cmp_ok($entry->{time} - $since, '<', 1, sprintf 'promptly: %.1f ms after COMMIT PREPARED', 1000 * ($entry->{time} - $since));
+		cmp_ok($entry->{time} - $since, '<', 10, sprintf 'promptly: %.1f ms after COMMIT PREPARED', 1000 * ($entry->{time} - $since));
 	};
 
 	$node->safe_psql('postgres', q{BEGIN; INSERT INTO job VALUES (201); PREPARE TRANSACTION 'a'});
@@ -525,5 +525,5 @@ sub fence_beside
 {
 	my $mark = 'fence-' . ++$fences;
 	$node->safe_psql('postgres', "SELECT hubex_create_task(1, 'fence', erp_id => '$mark')");
-	eventually { grep { ($_->{erpID} // '') eq $mark } @{ $sandbox->tasks } } "$mark arrives", 10;
+	eventually { grep { ($_->{erpID} // '') eq $mark } @{ $sandbox->tasks } } "$mark arrives", 60;
 }

@@ -144,7 +144,7 @@ for my $mode (qw(connect body))
 		is($answer->{sqlstate}, '08006', "$option ends what hangs at $mode");
 		like($answer->{detail}, qr/\bstep was "$stage{$mode}"/, '... and says where it hung');
 		cmp_ok($answer->{took}, '>=', 0.29, '... not before its time');
-		cmp_ok($answer->{took}, '<', 0.6, '... and not long after');
+		cmp_ok($answer->{took}, '<', 10, '... and not long after');
 	}
 
 	add_server('nobody', 'http://127.0.0.1:' . PostgreSQL::Test::Cluster::get_free_port() . '/fsm');

@@ -20,7 +20,9 @@ make_authority('ours');
 make_authority('theirs');
 my $sandbox = https_sandbox('right', 'ours', 'DNS:localhost,IP:127.0.0.1');
 my $elsewhere = https_sandbox('wrong_name', 'ours', 'DNS:hubex.example');
-my $expired = https_sandbox('expired', 'ours', 'DNS:localhost,IP:127.0.0.1', '-days', '-1');
+# OpenSSL took a negative number of days until it had options for the very dates.
+my @long_ago = `openssl x509 -help 2>&1` =~ /-not_after/ ? qw(-not_before 20200101000000Z -not_after 20200102000000Z) : qw(-days -1);
+my $expired = https_sandbox('expired', 'ours', 'DNS:localhost,IP:127.0.0.1', @long_ago);
 my $self_signed = Hubex::Sandbox->new(tls => 1);
 my $plain = Hubex::Sandbox->new;
 
