@@ -11,7 +11,7 @@ SET TimeZone = 'Asia/Yekaterinburg';
 SELECT hubex_create_task(3, 'Не работает', deadline => '2026-12-01 10:00+03', fields => '{"estimatedCost": 1.10, "ErpID": "A-1"}',
                          deliver_after => '2200-01-01') AS id;
 SELECT hubex_create('tasks', '{"TaskTypeID": 3, "work_type_id": 7}', deliver_after => '2200-01-01') AS id;
-SELECT hubex_enqueue('post', '/work/tasks/', '{"taskTypeID": 1, "requestMethodID": 9, "erpID": "A-2"}', deliver_after => '2200-01-01') AS id;
+SELECT hubex_enqueue('post', '/Work/tasks/', '{"taskTypeID": 1, "requestMethodID": 9, "erpID": "A-2"}', deliver_after => '2200-01-01') AS id;
 SELECT hubex_enqueue('PUT', '/WORK/Tasks/7/complete', '{}', query => '{"a": [1, "два"], "b": null}', headers => '{"X-Trace": "1"}',
                      deliver_after => '2200-01-01') AS id;
 SELECT hubex_enqueue('POST', '/COMMON/Attachments', content => '\x00ff', content_type => 'image/png', deliver_after => '2200-01-01') AS id;

@@ -40,7 +40,7 @@ fits(const char *utf8, int len)
 	return hx_attempt(try_letter, letter, &problem);
 }
 
-/* The number in the \uXXXX at bytes, or -1 where there is none. */
+/* The number in the \u and four digits at bytes, or -1 where there is none. */
 static int
 read_escape(const char *bytes, const char *end)
 {

@@ -92,7 +92,7 @@ class LifeOfAToken(SandboxTest):
 
 class Addresses(SandboxTest):
     def test_paths_are_case_insensitive(self):
-        for path in ("/work/tasks", "/WORK/TASKS", "/Work/tAsKs/1001"):
+        for path in ("/Work/tasks", "/WORK/TASKS", "/Work/tAsKs/1001"):
             self.assertIn(self.client.get(path, Range="items=1-1").status, (200, 206), path)
 
     def test_what_is_not_there_is_404(self):

@@ -213,7 +213,7 @@ class Choice(Faults):
         self.assertEqual(self.statuses(4), [501, 500, 501, 201])
 
     def test_method_and_path_match_in_any_case_and_with_wildcards(self):
-        for method, path, query in (("*", "*", "GET /work/tasks"), ("get", "/work/TASKS", "GET /WORK/Tasks"),
+        for method, path, query in (("*", "*", "GET /Work/tasks"), ("get", "/Work/TASKS", "GET /WORK/Tasks"),
                                     ("GET", "/WORK/Tasks/*", "GET /WORK/Tasks/1001/stages/next"),
                                     ("PATCH", "*/1001", "PATCH /WORK/Tasks/1001")):
             self.control.fault("status", method, path, status=599)
