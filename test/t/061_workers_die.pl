@@ -88,7 +88,7 @@ for my $who ('hubex delivery', 'hubex launcher')
 	my $session = Hubex::Client->new($node);
 	$session->query("SELECT pg_terminate_backend($old)");
 	$node->wait_for(qq(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'hubex delivery' AND datname = 'meanwhile' AND pid <> $old), 1,
-		'the worker of a database with settings of its own', 10);
+		'the worker of a database with settings of its own', 60);
 
 	local $ENV{PGOPTIONS} = '-c statement_timeout=0 -c idle_session_timeout=0 -c lock_timeout=0 -c role=none -c default_transaction_read_only=off -c search_path=public -c hubex.default_server='
 	  . ' -c transaction_timeout=0' x ($node->pg_version >= 17);
