@@ -13,10 +13,12 @@ use Hubex::Sandbox;
 use Hubex::Session;
 use HTTP::Tiny;
 use JSON::PP;
+use List::Util qw(max min);
 use Test::More;
 use Time::HiRes qw(time);
 
 my $ROWS = 500;
+my $SOON = 2.5;    # seconds; nobody being woken, the worker looks after 5. The quickest counts, as the machine may be busy
 my $sandbox = Hubex::Sandbox->new(tasks => 0);
 my $node = Hubex::Node->new('main', max_prepared_transactions => 10);
 $node->start_hubex($sandbox);
@@ -364,8 +366,7 @@ sub committed
 		push @late, $entry->{time} - $committed;
 		cmp_ok($entry->{time}, '>', $committed, 'not before');
 	}
-	my ($median) = (sort { $a <=> $b } @late)[2];
-	cmp_ok($median, '<', 5, sprintf 'at once: %.1f ms after the client said COMMIT', $median * 1000);
+	cmp_ok(min(@late), '<', $SOON, sprintf 'at once: %.1f to %.1f ms after the client said COMMIT', map { $_ * 1000 } min(@late), max(@late));
 
 	$node->safe_psql('postgres', "COPY job (id, note) FROM STDIN;\n106\tраз\n107\tдва\n\\.\n");
 	$node->safe_psql('postgres', q{INSERT INTO job SELECT g, 'many' FROM generate_series(108, 150) g});
@@ -377,11 +378,12 @@ sub committed
 sub two_phases
 {
 	$sandbox->reset;
+	my @late;
 	my $arrives = sub {
 		my ($id, $since) = @_;
 		eventually { grep { $_ eq "JOB-$id" } @{ arrived() } } "JOB-$id is sent", 60;
 		my ($entry) = grep { $_->{body} =~ /JOB-$id"/ } @{ $sandbox->journal(method => 'POST', path => '/WORK/Tasks') };
-		cmp_ok($entry->{time} - $since, '<', 10, sprintf 'promptly: %.1f ms after COMMIT PREPARED', 1000 * ($entry->{time} - $since));
+		push @late, $entry->{time} - $since;
 	};
 
 	$node->safe_psql('postgres', q{BEGIN; INSERT INTO job VALUES (201); PREPARE TRANSACTION 'a'});
@@ -401,6 +403,7 @@ sub two_phases
 	$arrives->(203, $now);
 	fence();
 	is_deeply(arrived(), [qw(JOB-201 JOB-203)], 'each once, and nothing else');
+	cmp_ok(min(@late), '<', $SOON, sprintf 'promptly: %.1f and %.1f ms after COMMIT PREPARED', map { $_ * 1000 } @late);
 }
 
 # ---- keys ----

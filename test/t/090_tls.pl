@@ -47,7 +47,8 @@ append_to_file("$folder/rubbish.pem", "rubbish\n");
 refused('a ca_file that is none', $sandbox->url, ca_file => "$folder/rubbish.pem");
 refused('https to a plain port', $plain->url =~ s/^http:/https:/r);
 is_deeply(journal($_), [], 'none of those got a request') for $elsewhere, $expired;
-is(call('http to a TLS port', $sandbox->url =~ s/^https:/http:/r)->{sqlstate} =~ /^08/, 1, 'http to a TLS port is refused');
+# At a port with no kept connection: libcurl 8.14 would use one over TLS for http, which does no harm.
+is(call('http to a TLS port', $elsewhere->url =~ s/^https:/http:/r)->{sqlstate} =~ /^08/, 1, 'http to a TLS port is refused');
 is($client->query(q(SELECT count(*) FROM hubex_tasks(server => 's1') WHERE id > 0)) > 0, 1, 'a list comes over TLS');
 
 # the worker, with the same certificates
