@@ -11,7 +11,7 @@ CREATE VIEW small AS SELECT '{
     "connector": "small", "version": 1, "title": "A small system", "delivery": "at_least_once",
     "sign_in": {"mechanism": "header", "header": "X-Key", "value": "{key}"},
     "credentials": {"key": {"description": "its key"}},
-    "retry": {"first": 1, "factor": 2, "longest": 60, "attempts": 10, "final": [400]},
+    "retry": {"base": 1, "factor": 2, "cap": 60, "attempts": 10, "final": [400]},
     "resources": {"notes": {"path": "/notes", "envelope": "array", "columns": [{"name": "id", "type": "bigint", "path": "id"}]}}
 }'::jsonb AS m;
 INSERT INTO hubex.connector (name, manifest) SELECT 'small', m FROM small;
@@ -55,6 +55,21 @@ SELECT try('{resources,notes,columns,0,type}', '"varchar"');
 SELECT try('{resources,notes,columns,0,tpe}', '"text"');
 SELECT try('{resources,notes,filters}', '{"isOpen": "flag"}');
 SELECT try('{credentials,key,optional}', 'true');
+SELECT try('{retry,first}', '1');
+SELECT try('{retry,jitter}', '2');
+SELECT try('{retry,circuit}', '"often"');
+SELECT try('{resources,notes,operations}', '{"create": {"method": "POST"}}');
+SELECT try('{resources,notes,operations}', '{"create": {"method": "GET", "id": "id"}}');
+SELECT try('{resources,notes,operations}', '{"erase": {"method": "DELETE"}}');
+SELECT try('{resources,notes,operations}', '{"erase": {"method": "DELETE", "path": "/notes"}}');
+SELECT try('{resources,notes,operations}', '{"erase": {"method": "DELETE", "path": "/notes/{id}", "gone": ["404"]}}');
+SELECT try('{resources,notes,operations}', '{"erase": {"method": "DELETE", "path": "/notes/{id}", "body": "nothing"}}');
+SELECT try('{resources,notes,operations}', '{"erase": {"method": "DELETE", "path": "/notes/{id}", "repeat": "never"}}');
+SELECT try('{resources,notes,operations}', '{"change": {"method": "PATCH", "path": "/notes/{id}", "merge": "yes"}}');
+SELECT try('{resources,notes,operations}', '{"change": {"method": "PATCH", "path": "/notes/{id}", "batch": {"path": "/notes/all", "most": 10}}}');
+SELECT try('{resources,notes,operations}', '{"scan": {"method": "POST", "path": "/notes/{id}/scan", "body": "form"}}');
+SELECT try('{resources,notes,operations}', '{"scan": {"method": "POST", "path": "/notes/{id}/scan", "verify": {"equal": {}}}}');
+SELECT try('{resources,notes,operations}', '{"call": {"method": "POST", "path": "/notes/{id}"}}');
 INSERT INTO hubex.connector (name, manifest) VALUES ('list', '[]');
 INSERT INTO hubex.connector (name, manifest) SELECT 'other', m FROM small;
 

@@ -29,6 +29,29 @@ ALTER SERVER s OPTIONS (SET rate_limit 'none', ADD proxy 'http://proxy.example:3
 ALTER SERVER s OPTIONS (SET proxy 'http://user:secret@proxy.example:3128');
 ALTER SERVER s OPTIONS (DROP proxy);
 
+-- the retry policy, and numbers that are none
+ALTER SERVER s OPTIONS (SET max_connections '1.5');
+ALTER SERVER s OPTIONS (SET max_connections '0x4');
+ALTER SERVER s OPTIONS (SET max_connections '99999999999');
+ALTER SERVER s OPTIONS (ADD retry_attempts '0');
+ALTER SERVER s OPTIONS (ADD retry_attempts '1.5');
+ALTER SERVER s OPTIONS (ADD retry_base '0');
+ALTER SERVER s OPTIONS (ADD retry_base '-1s');
+ALTER SERVER s OPTIONS (ADD retry_base 'soon');
+ALTER SERVER s OPTIONS (ADD retry_factor '0.5');
+ALTER SERVER s OPTIONS (ADD retry_factor 'NaN');
+ALTER SERVER s OPTIONS (ADD retry_factor '1e6');
+ALTER SERVER s OPTIONS (ADD retry_cap '');
+ALTER SERVER s OPTIONS (ADD retry_cap '2 lightyears');
+ALTER SERVER s OPTIONS (ADD retry_jitter '1.1');
+ALTER SERVER s OPTIONS (ADD retry_jitter '-0.1');
+ALTER SERVER s OPTIONS (ADD retry_jitter 'Infinity');
+ALTER SERVER s OPTIONS (ADD retry_total '0');
+ALTER SERVER s OPTIONS (ADD retry_total '400d');
+ALTER SERVER s OPTIONS (ADD retry_first '1');
+ALTER SERVER s OPTIONS (ADD retry_attempts '5', ADD retry_base '500ms', ADD retry_factor '1.5', ADD retry_cap '1h', ADD retry_jitter '0', ADD retry_total '7d');
+ALTER SERVER s OPTIONS (DROP retry_attempts, DROP retry_base, DROP retry_factor, DROP retry_cap, DROP retry_jitter, DROP retry_total);
+
 -- user mappings: the value of a credential is in no message
 CREATE USER MAPPING FOR PUBLIC SERVER s OPTIONS (password 'canary');
 CREATE USER MAPPING FOR PUBLIC SERVER s OPTIONS (service_token '');
@@ -80,7 +103,7 @@ SELECT srvname FROM pg_foreign_server;
 
 -- IMPORT FOREIGN SCHEMA, and no request is needed to plan
 CREATE SCHEMA fsm;
-IMPORT FOREIGN SCHEMA "ES" FROM SERVER s INTO fsm;
+IMPORT FOREIGN SCHEMA "QQ" FROM SERVER s INTO fsm;
 IMPORT FOREIGN SCHEMA "WORK" FROM SERVER s INTO fsm;
 SELECT attname, atttypid::regtype FROM pg_attribute WHERE attrelid = 'fsm.tasks'::regclass AND attnum > 0 ORDER BY attnum LIMIT 6;
 EXPLAIN (COSTS OFF) SELECT id FROM fsm.tasks WHERE erp_id = 'x';

@@ -320,6 +320,8 @@ hx_account_open(const char *server_name, Oid role, bool secrets)
 	if (!hx_rate_parse(text ? text : "none", &account->rate))
 		elog(ERROR, "unreadable rate limit of server \"%s\"", name);
 
+	hx_retry_read(account->manifest, server->options, &account->retry);
+
 	hx_json_each(hx_json_part(account->manifest, "options"), gather_option, &gathering);
 	gathering.given = mapping_options(server->serverid, role);
 	hx_json_each(hx_json_part(account->manifest, "credentials"), gather_credential, &gathering);

@@ -18,8 +18,22 @@
 #include "http/http.h"
 #include "http/limiter.h"
 #include "json/json.h"
+#include "storage/block.h"
+#include "storage/off.h"
 
 #define HX_ACCOUNT_KEY_LEN	32
+
+/* When and how often what failed is tried again; times in seconds. */
+typedef struct HxRetry
+{
+	int			attempts;
+	double		base;			/* the wait after the first attempt */
+	double		factor;			/* each wait is so many times the one before */
+	double		cap;			/* but no longer than this */
+	double		jitter;			/* so much of a wait is left to chance, 0 to 1 */
+	double		total;			/* given up after so long; 0: never */
+	int			circuit_failures;	/* so many in a row open the circuit */
+} HxRetry;
 
 /*
  * An account: one server as one role sees it.  Holds credentials in memory,
@@ -43,6 +57,7 @@ typedef struct HxAccount
 	char	   *proxy;
 	bool		allow_http;
 	HxRate		rate;
+	HxRetry		retry;
 	uint8		key[HX_ACCOUNT_KEY_LEN];	/* of the remote account, for token and limiter */
 } HxAccount;
 
@@ -56,6 +71,8 @@ typedef struct HxCall
 	const char *body;
 	size_t		body_len;
 	const char *content_type;	/* of the body; NULL: JSON */
+	List	   *parts;			/* of HxHttpPart *: a form, instead of a body */
+	bool		once;			/* a repetition does harm, whatever HTTP says of the method */
 } HxCall;
 
 /* connector_store.c */
@@ -63,8 +80,24 @@ extern Jsonb *hx_connector_load(const char *name);
 extern List *hx_connector_names(void);
 extern List *hx_connector_credential_names(void);
 
+/* Tells the manifest read at one time from that of another. */
+typedef struct HxConnectorVersion
+{
+	Oid			table;
+	uint32		transaction;
+	BlockNumber block;
+	OffsetNumber offset;
+} HxConnectorVersion;
+extern void hx_connector_version(const char *name, HxConnectorVersion *version);
+extern bool hx_connector_is_version(const HxConnectorVersion *version);
+
 /* manifest.c */
 extern Jsonb *hx_manifest_resource(const Jsonb *manifest, const char *connector, const char *resource);
+extern Jsonb *hx_manifest_operation(const Jsonb *manifest, const char *resource, const char *operation);
+
+/* retry.c */
+extern void hx_retry_read(const Jsonb *manifest, List *server_options, HxRetry *retry);
+extern int64 hx_retry_wait_ms(const HxRetry *retry, int attempts, int64 retry_after_ms, double random);
 
 /* account.c */
 extern char *hx_account_only_server(const char *name);
@@ -106,6 +139,16 @@ extern void hx_record_values(HxRecordShape *shape, const char *key, const Jsonb 
 extern bool hx_record_time(const Jsonb *resource, const char *text, TimestampTz *time);
 
 /* convert.c */
+
+/* What turns the values of one type into JSON values; made once, used for many. */
+typedef struct HxConverter
+{
+	Oid			type;
+	Oid			base;			/* what a domain is over */
+	FmgrInfo   *to_jsonb;
+} HxConverter;
+extern void hx_converter_init(HxConverter *converter, Oid type);
+extern void hx_converter_value(const HxConverter *converter, Datum value, bool isnull, JsonbValue *result);
 extern JsonbValue *hx_convert_datum(Datum value, bool isnull, Oid type);
 
 #endif							/* HX_CONNECTOR_H */

@@ -15,12 +15,15 @@
 
 #include "access/heapam.h"
 #include "access/htup_details.h"
+#include "access/relation.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "storage/bufmgr.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "base/hold.h"
 #include "base/owner.h"
 #include "connector/connector.h"
 
@@ -29,7 +32,7 @@
 #define CONNECTOR_MANIFEST	2
 
 /* Takes one row; false ends the scan. */
-typedef bool (*Visit) (const char *name, Datum manifest, void *arg);
+typedef bool (*Visit) (const char *name, Datum manifest, HeapTuple row, void *arg);
 
 static void
 scan_connectors(Visit visit, void *arg)
@@ -53,7 +56,7 @@ scan_connectors(Visit visit, void *arg)
 		bool		isnull;
 		Name		name = DatumGetName(heap_getattr(row, CONNECTOR_NAME, desc, &isnull));
 
-		if (!visit(NameStr(*name), heap_getattr(row, CONNECTOR_MANIFEST, desc, &isnull), arg))
+		if (!visit(NameStr(*name), heap_getattr(row, CONNECTOR_MANIFEST, desc, &isnull), row, arg))
 			break;
 	}
 	table_endscan(scan);
@@ -69,7 +72,7 @@ typedef struct Load
 } Load;
 
 static bool
-load_named(const char *name, Datum manifest, void *arg)
+load_named(const char *name, Datum manifest, HeapTuple row, void *arg)
 {
 	Load	   *load = arg;
 
@@ -89,8 +92,87 @@ hx_connector_load(const char *name)
 	return load.manifest;
 }
 
+typedef struct Stamp
+{
+	const char *name;
+	HxConnectorVersion *version;
+} Stamp;
+
 static bool
-add_connector(const char *name, Datum manifest, void *arg)
+stamp_named(const char *name, Datum manifest, HeapTuple row, void *arg)
+{
+	Stamp	   *stamp = arg;
+
+	if (strcmp(name, stamp->name) != 0)
+		return true;
+	stamp->version->table = row->t_tableOid;
+	stamp->version->transaction = HeapTupleHeaderGetRawXmin(row->t_data);
+	stamp->version->block = ItemPointerGetBlockNumber(&row->t_self);
+	stamp->version->offset = ItemPointerGetOffsetNumber(&row->t_self);
+	return false;
+}
+
+/*
+ * Which version of its row a connector has now, all zero where it is gone: what
+ * was kept of its manifest is good for as long as this does not change.
+ */
+void
+hx_connector_version(const char *name, HxConnectorVersion *version)
+{
+	Stamp		stamp = {name, version};
+
+	memset(version, 0, sizeof(HxConnectorVersion));
+	scan_connectors(stamp_named, &stamp);
+}
+
+/*
+ * Is that the version still?  True is certain; false may be said of a row that
+ * was only moved.  A trigger asks this for every statement, so it looks at the
+ * one row only, and keeps the lock to the end of the transaction, as it does
+ * that on the outbox.  The caller does not ask any more once PostgreSQL has
+ * told it of a change of the table: a TRUNCATE of this transaction.
+ */
+bool
+hx_connector_is_version(const HxConnectorVersion *version)
+{
+	static Oid	held = InvalidOid;
+	static HxHold hold;
+	HeapTupleData row;
+	Relation	table;
+	Snapshot	snapshot;
+	LOCKMODE	mode;
+	Buffer		buffer;
+	bool		is = false;
+
+	if (!OidIsValid(version->table))
+		return false;
+	if (held != version->table)
+		memset(&hold, 0, sizeof(HxHold));
+	held = version->table;
+	mode = hx_hold(&hold, AccessShareLock);
+	table = try_relation_open(version->table, mode);
+	if (table == NULL)
+	{
+		held = InvalidOid;
+		return false;
+	}
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ItemPointerSet(&row.t_self, version->block, version->offset);
+
+	/* While the lock is held nobody cuts the table's end off. */
+	if ((mode == NoLock || version->block < RelationGetNumberOfBlocks(table)) &&
+		heap_fetch(table, snapshot, &row, &buffer, false))
+	{
+		is = HeapTupleHeaderGetRawXmin(row.t_data) == version->transaction;
+		ReleaseBuffer(buffer);
+	}
+	UnregisterSnapshot(snapshot);
+	relation_close(table, NoLock);
+	return is;
+}
+
+static bool
+add_connector(const char *name, Datum manifest, HeapTuple row, void *arg)
 {
 	List	  **names = arg;
 
@@ -116,7 +198,7 @@ hx_connector_names(void)
 }
 
 static bool
-add_credentials(const char *name, Datum manifest, void *arg)
+add_credentials(const char *name, Datum manifest, HeapTuple row, void *arg)
 {
 	List	  **names = arg;
 	ListCell   *cell;

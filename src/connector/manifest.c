@@ -30,6 +30,8 @@ typedef enum RuleKind
 	RULE_ARRAY,
 	RULE_TEXT,
 	RULE_NUMBER,
+	RULE_SHARE,					/* number from 0 to 1 */
+	RULE_BOOL,
 	RULE_RATE,					/* text that hx_rate_parse takes */
 	RULE_FILL,					/* text with {names} of options and credentials */
 	RULE_ANY					/* any JSON, with {names} in its strings */
@@ -75,10 +77,13 @@ static const Rule rules[] = {
 	{"errors.trace", RULE_TEXT},
 	{"errors.refusal", RULE_TEXT},
 	{"retry", RULE_OBJECT, true},
-	{"retry.first", RULE_NUMBER, true},
+	{"retry.base", RULE_NUMBER, true},
 	{"retry.factor", RULE_NUMBER, true},
-	{"retry.longest", RULE_NUMBER, true},
+	{"retry.cap", RULE_NUMBER, true},
+	{"retry.jitter", RULE_SHARE},
 	{"retry.attempts", RULE_NUMBER, true},
+	{"retry.total", RULE_NUMBER},
+	{"retry.circuit", RULE_NUMBER},
 	{"retry.final", RULE_ARRAY, true},
 	{"retry.final.[]", RULE_NUMBER},
 	{"limits", RULE_OBJECT},
@@ -110,19 +115,55 @@ static const Rule rules[] = {
 	{"resources.*.order.*", RULE_TEXT},
 	{"resources.*.fields", RULE_OBJECT},
 	{"resources.*.fields.*", RULE_TEXT},
-	{"resources.*.create", RULE_OBJECT},
-	{"resources.*.create.method", RULE_TEXT, true, " POST PUT "},
-	{"resources.*.create.required", RULE_ARRAY},
-	{"resources.*.create.required.[]", RULE_TEXT},
-	{"resources.*.create.defaults", RULE_OBJECT},
-	{"resources.*.create.defaults.*", RULE_ANY},
-	{"resources.*.create.id", RULE_TEXT, true},
-	{"resources.*.create.number", RULE_TEXT},
-	{"resources.*.create.created", RULE_TEXT},
-	{"resources.*.create.idempotency_header", RULE_TEXT},
-	{"resources.*.create.conflict", RULE_NUMBER},
-	{"resources.*.create.natural_key", RULE_TEXT},
-	{"resources.*.create.natural_key_filter", RULE_TEXT},
+	{"resources.*.deleted", RULE_TEXT},
+	{"resources.*.operations", RULE_OBJECT},
+	{"resources.*.operations.*", RULE_OBJECT},
+	{"resources.*.operations.*.method", RULE_TEXT, true, " POST PUT PATCH DELETE "},
+	{"resources.*.operations.*.path", RULE_TEXT},
+	{"resources.*.operations.*.body", RULE_TEXT, false, " object array field_values form none "},
+	{"resources.*.operations.*.id_field", RULE_TEXT},
+	{"resources.*.operations.*.file", RULE_TEXT},
+	{"resources.*.operations.*.file_name", RULE_TEXT},
+	{"resources.*.operations.*.fields", RULE_OBJECT},
+	{"resources.*.operations.*.fields.*", RULE_TEXT},
+	{"resources.*.operations.*.required", RULE_ARRAY},
+	{"resources.*.operations.*.required.[]", RULE_TEXT},
+	{"resources.*.operations.*.defaults", RULE_OBJECT},
+	{"resources.*.operations.*.defaults.*", RULE_ANY},
+	{"resources.*.operations.*.pairs", RULE_OBJECT},
+	{"resources.*.operations.*.pairs.field", RULE_TEXT, true},
+	{"resources.*.operations.*.pairs.name", RULE_TEXT, true},
+	{"resources.*.operations.*.pairs.value", RULE_TEXT, true},
+	{"resources.*.operations.*.id", RULE_TEXT},
+	{"resources.*.operations.*.number", RULE_TEXT},
+	{"resources.*.operations.*.created", RULE_TEXT},
+	{"resources.*.operations.*.refusal", RULE_TEXT},
+	{"resources.*.operations.*.idempotency_header", RULE_TEXT},
+	{"resources.*.operations.*.conflict", RULE_NUMBER},
+	{"resources.*.operations.*.natural_key", RULE_TEXT},
+	{"resources.*.operations.*.natural_key_filter", RULE_TEXT},
+	{"resources.*.operations.*.repeat", RULE_TEXT, false, " safe "},
+	{"resources.*.operations.*.merge", RULE_BOOL},
+	{"resources.*.operations.*.gone", RULE_ARRAY},
+	{"resources.*.operations.*.gone.[]", RULE_NUMBER},
+	{"resources.*.operations.*.batch", RULE_OBJECT},
+	{"resources.*.operations.*.batch.path", RULE_TEXT, true},
+	{"resources.*.operations.*.batch.most", RULE_NUMBER, true},
+	{"resources.*.operations.*.batch.succeeded", RULE_TEXT},
+	{"resources.*.operations.*.batch.problem", RULE_TEXT},
+	{"resources.*.operations.*.verify", RULE_OBJECT},
+	{"resources.*.operations.*.verify.path", RULE_TEXT, true},
+	{"resources.*.operations.*.verify.filter", RULE_TEXT},
+	{"resources.*.operations.*.verify.equal", RULE_OBJECT},
+	{"resources.*.operations.*.verify.equal.*", RULE_TEXT},
+	{"resources.*.operations.*.verify.present", RULE_ARRAY},
+	{"resources.*.operations.*.verify.present.[]", RULE_TEXT},
+	{"resources.*.operations.*.verify.present_if", RULE_OBJECT},
+	{"resources.*.operations.*.verify.present_if.*", RULE_TEXT},
+	{"resources.*.operations.*.verify.md5", RULE_TEXT},
+	{"resources.*.operations.*.verify.size", RULE_TEXT},
+	{"resources.*.operations.*.verify.id", RULE_TEXT},
+	{"resources.*.operations.*.verify.created", RULE_TEXT},
 };
 
 typedef struct Check
@@ -282,6 +323,17 @@ check_value(const Jsonb *manifest, const Rule *rule, const char *path, const Jso
 			if (value->type != jbvNumeric)
 				refuse(path, "must be a number", NULL);
 			break;
+		case RULE_SHARE:
+			if (value->type != jbvNumeric)
+				refuse(path, "must be a number", NULL);
+			if (strspn(hx_json_value_text(value), "0123456789.") != strlen(hx_json_value_text(value)) ||
+				strtod(hx_json_value_text(value), NULL) > 1)
+				refuse(path, "must be from 0 to 1", NULL);
+			break;
+		case RULE_BOOL:
+			if (value->type != jbvBool)
+				refuse(path, "must be true or false", NULL);
+			break;
 		case RULE_ANY:
 			if (value->type == jbvBinary)
 				(void) hx_json_expand(part, declared_name, &fill);
@@ -304,6 +356,34 @@ check_value(const Jsonb *manifest, const Rule *rule, const char *path, const Jso
 }
 
 /*
+ * What an operation needs beyond the grammar: a creation the place of the id
+ * in its answer, any other a way to name the record it is about; a form its
+ * file's part.  A call of its own for many has a body that can hold many.
+ */
+static void
+check_operation(const char *resource, const char *name, const Jsonb *operation)
+{
+	char	   *path = psprintf("resources.%s.operations.%s", resource, name);
+	char	   *call = hx_json_text(operation, "path");
+	char	   *body = hx_json_text(operation, "body");
+	bool		creates = strcmp(name, "create") == 0;
+
+	if (strcmp(name, "call") == 0 || strchr(name, '.') != NULL)
+		refuse(path, "cannot be the name of an operation", NULL);
+	if (creates && hx_json_text(operation, "id") == NULL)
+		refuse(join_path(path, "id"), "missing", NULL);
+	if (!creates && call == NULL)
+		refuse(join_path(path, "path"), "missing", NULL);
+	if (!creates && strstr(call, "{id}") == NULL && hx_json_text(operation, "id_field") == NULL)
+		refuse(path, "does not name the record", "Put {id} into the path, or name the body's member in id_field.");
+	if (body != NULL && strcmp(body, "form") == 0 && hx_json_text(operation, "file") == NULL)
+		refuse(join_path(path, "file"), "missing", NULL);
+	if (hx_json_part(operation, "batch") != NULL &&
+		(creates || hx_json_text(operation, "id_field") == NULL || hx_json_int(operation, "batch.most", 0) < 1))
+		refuse(join_path(path, "batch"), "needs id_field, and most of at least 1", NULL);
+}
+
+/*
  * hubex.check_manifest(jsonb): true for a valid manifest, else ERROR 22023
  * with the path of the mistake in its DETAIL.
  */
@@ -311,6 +391,8 @@ Datum
 hubex_check_manifest(PG_FUNCTION_ARGS)
 {
 	Jsonb	   *manifest = PG_GETARG_JSONB_P(0);
+	Jsonb	   *resources;
+	ListCell   *resource;
 	char	   *mechanism;
 
 	if (!JB_ROOT_IS_OBJECT(manifest))
@@ -327,6 +409,19 @@ hubex_check_manifest(PG_FUNCTION_ARGS)
 		for (int i = 0; i < n; i++)
 			if (hx_json_text(manifest, psprintf("sign_in.%s", needed[i])) == NULL)
 				refuse(psprintf("sign_in.%s", needed[i]), "missing", NULL);
+	}
+
+	resources = hx_json_part(manifest, "resources");
+	foreach(resource, hx_json_names(resources))
+	{
+		Jsonb	   *operations;
+		ListCell   *operation;
+
+		if (strchr(lfirst(resource), '.') != NULL)
+			refuse(psprintf("resources.%s", (char *) lfirst(resource)), "cannot be the name of a resource", NULL);
+		operations = hx_json_part(resources, psprintf("%s.operations", (char *) lfirst(resource)));
+		foreach(operation, hx_json_names(operations))
+			check_operation(lfirst(resource), lfirst(operation), hx_json_part(operations, lfirst(operation)));
 	}
 	PG_RETURN_BOOL(true);
 }
@@ -352,4 +447,13 @@ hx_manifest_resource(const Jsonb *manifest, const char *connector, const char *r
 				 errhint("Its resources are: %s.", names.data)));
 	}
 	return found;
+}
+
+/* The part that describes an operation of a resource, or NULL; the names may be anything. */
+Jsonb *
+hx_manifest_operation(const Jsonb *manifest, const char *resource, const char *operation)
+{
+	if (resource == NULL || operation == NULL || strchr(resource, '.') != NULL || strchr(operation, '.') != NULL)
+		return NULL;
+	return hx_json_part(manifest, psprintf("resources.%s.operations.%s", resource, operation));
 }

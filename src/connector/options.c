@@ -42,6 +42,9 @@ typedef enum OptionKind
 	OPTION_RATE,
 	OPTION_COUNT,				/* a whole number of 1 or more */
 	OPTION_SECONDS,
+	OPTION_LONG_SECONDS,		/* up to a year */
+	OPTION_FACTOR,				/* a number of 1 or more */
+	OPTION_SHARE,				/* a number from 0 to 1 */
 	OPTION_BOOL,
 	OPTION_FILE,				/* a path the server reads: superusers only */
 	OPTION_PROXY,
@@ -63,6 +66,12 @@ static const Option options_known[] = {
 	{"connect_timeout", ForeignServerRelationId, OPTION_SECONDS},
 	{"timeout", ForeignServerRelationId, OPTION_SECONDS},
 	{"page_size", ForeignServerRelationId, OPTION_COUNT},
+	{"retry_attempts", ForeignServerRelationId, OPTION_COUNT},
+	{"retry_base", ForeignServerRelationId, OPTION_SECONDS},
+	{"retry_factor", ForeignServerRelationId, OPTION_FACTOR},
+	{"retry_cap", ForeignServerRelationId, OPTION_SECONDS},
+	{"retry_jitter", ForeignServerRelationId, OPTION_SHARE},
+	{"retry_total", ForeignServerRelationId, OPTION_LONG_SECONDS},
 	{"ca_file", ForeignServerRelationId, OPTION_FILE},
 	{"proxy", ForeignServerRelationId, OPTION_PROXY},
 	{"allow_http", ForeignServerRelationId, OPTION_BOOL},
@@ -98,6 +107,15 @@ hx_option_seconds(const char *text, int *milliseconds)
 		return false;
 	*milliseconds = (int) (seconds * 1000 + 0.5);
 	return true;
+}
+
+/* The same for up to a year; a real number of seconds. */
+bool
+hx_option_long_seconds(const char *text, double *seconds)
+{
+	const char *hint;
+
+	return parse_real(text, seconds, GUC_UNIT_S, &hint) && *seconds >= 0.001 && *seconds <= 366 * 86400.0;
 }
 
 static void
@@ -155,6 +173,7 @@ static void
 check_value(const Option *option, const char *value, bool allow_http)
 {
 	int			number;
+	double		real;
 	bool		flag;
 	HxRate		rate;
 	const char *problem;
@@ -188,12 +207,25 @@ check_value(const Option *option, const char *value, bool allow_http)
 				refuse_value(option->name, "A rate is like 60/min, 10/s, 2/s burst 50 or none.");
 			break;
 		case OPTION_COUNT:
-			if (!parse_int(value, &number, 0, NULL) || number < 1)
+			/* parse_int() would round 1.5, and what is read by SQL cannot be that */
+			if (value[strspn(value, "0123456789")] != '\0' || !parse_int(value, &number, 0, NULL) || number < 1)
 				refuse_value(option->name, "It is a whole number of 1 or more.");
 			break;
 		case OPTION_SECONDS:
 			if (!hx_option_seconds(value, &number))
 				refuse_value(option->name, "It is a time like 30s, 500ms or 2min; a bare number is seconds.");
+			break;
+		case OPTION_LONG_SECONDS:
+			if (!hx_option_long_seconds(value, &real))
+				refuse_value(option->name, "It is a time like 90s, 12h or 7d; a bare number is seconds.");
+			break;
+		case OPTION_FACTOR:
+			if (!parse_real(value, &real, 0, NULL) || !(real >= 1 && real <= 1000))
+				refuse_value(option->name, "It is a number of 1 or more.");
+			break;
+		case OPTION_SHARE:
+			if (!parse_real(value, &real, 0, NULL) || !(real >= 0 && real <= 1))
+				refuse_value(option->name, "It is a number from 0 to 1.");
 			break;
 		case OPTION_BOOL:
 			if (!parse_bool(value, &flag))
@@ -261,6 +293,10 @@ hubex_fdw_validator(PG_FUNCTION_ARGS)
 	bool		allow_http = false;
 	bool		lenient = !check_function_bodies;
 	ListCell   *cell;
+
+	/* pg_upgrade makes servers before tables; all was checked when it was written. */
+	if (IsBinaryUpgrade)
+		PG_RETURN_VOID();
 
 	for (int i = 0; i < lengthof(options_known); i++)
 		if (options_known[i].catalog == catalog)

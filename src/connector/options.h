@@ -12,5 +12,6 @@
 
 extern const char *hx_option_get(List *options, const char *name);
 extern bool hx_option_seconds(const char *text, int *milliseconds);
+extern bool hx_option_long_seconds(const char *text, double *seconds);
 
 #endif							/* HX_OPTIONS_H */

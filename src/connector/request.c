@@ -86,6 +86,8 @@ hx_call_request(const HxAccount *account, const HxCall *call, const char *token)
 	request->headers = headers.list;
 	request->body = call->body;
 	request->body_len = call->body_len;
+	request->parts = call->parts;
+	request->once = call->once;
 	request->connect_timeout_ms = account->connect_timeout_ms;
 	request->timeout_ms = account->timeout_ms;
 	request->max_connections = account->max_connections;
