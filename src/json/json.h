@@ -54,4 +54,13 @@ typedef JsonbValue *(*HxJsonResolve) (const char *name, bool alone, void *arg);
 extern Jsonb *hx_json_expand(const Jsonb *tmpl, HxJsonResolve resolve, void *arg);
 extern char *hx_json_expand_text(const char *text, HxJsonResolve resolve, void *arg);
 
+/* A text of a template, taken apart. */
+typedef struct HxJsonPiece
+{
+	bool		is_name;		/* of a {name}, else text as it is */
+	char	   *text;
+} HxJsonPiece;
+extern List *hx_json_pieces(const char *text);
+extern bool hx_json_stands_alone(const List *pieces);
+
 #endif							/* HX_JSON_H */

@@ -8,7 +8,8 @@
  * {name} takes the value with its type, so a number stays a number; a member
  * whose value is nothing is left out, as HubEx itself leaves out empty
  * fields.  Inside a longer string the value's text is put in, nothing as an
- * empty text.  {{ and }} stand for braces.
+ * empty text.  {{ and }} stand for braces.  hx_json_pieces() is the notation
+ * itself, for who fills in the same document again and again.
  *
  *-------------------------------------------------------------------------
  */
@@ -38,71 +39,102 @@ read_name(const char *text, char **name)
 	return close + 1;
 }
 
-/* Is the whole text one {name}? */
-static bool
-stands_alone(const char *text)
+static List *
+add_piece(List *pieces, bool is_name, char *text)
 {
-	const char *close;
+	HxJsonPiece *piece = palloc(sizeof(HxJsonPiece));
 
-	if (text[0] != '{' || text[1] == '{')
-		return false;
-	close = strchr(text, '}');
-	return close != NULL && close[1] == '\0';
+	piece->is_name = is_name;
+	piece->text = text;
+	return lappend(pieces, piece);
+}
+
+/*
+ * Takes a text apart into what is meant as it is and the {names} between, a
+ * List of HxJsonPiece *, palloc'd.  Neighbours are never both texts, and none is
+ * an empty text.
+ */
+List *
+hx_json_pieces(const char *text)
+{
+	List	   *pieces = NIL;
+	StringInfoData plain;
+
+	initStringInfo(&plain);
+	for (;;)
+	{
+		bool		at_name = text[0] == '{' && text[1] != '{';
+
+		if ((at_name || *text == '\0') && plain.len > 0)
+		{
+			pieces = add_piece(pieces, false, pnstrdup(plain.data, plain.len));
+			resetStringInfo(&plain);
+		}
+		if (*text == '\0')
+			break;
+		if (at_name)
+		{
+			char	   *name;
+
+			text = read_name(text, &name);
+			pieces = add_piece(pieces, true, name);
+			continue;
+		}
+		appendStringInfoChar(&plain, *text);
+		text += ((text[0] == '{' || text[0] == '}') && text[1] == text[0]) ? 2 : 1;
+	}
+	pfree(plain.data);
+	return pieces;
+}
+
+/* Is the whole text one {name}? */
+bool
+hx_json_stands_alone(const List *pieces)
+{
+	return list_length(pieces) == 1 && ((HxJsonPiece *) linitial(pieces))->is_name;
+}
+
+static char *
+expand_pieces(const List *pieces, HxJsonResolve resolve, void *arg)
+{
+	StringInfoData out;
+	ListCell   *cell;
+
+	initStringInfo(&out);
+	foreach(cell, pieces)
+	{
+		HxJsonPiece *piece = lfirst(cell);
+		JsonbValue *value = piece->is_name ? resolve(piece->text, false, arg) : NULL;
+		char	   *text = piece->is_name ? (value ? hx_json_value_text(value) : NULL) : piece->text;
+
+		if (text != NULL)
+			appendStringInfoString(&out, text);
+	}
+	return out.data;
 }
 
 /* Fills in a text; the result is palloc'd. */
 char *
 hx_json_expand_text(const char *text, HxJsonResolve resolve, void *arg)
 {
-	StringInfoData out;
-
-	initStringInfo(&out);
-	while (*text)
-	{
-		if ((text[0] == '{' && text[1] == '{') || (text[0] == '}' && text[1] == '}'))
-		{
-			appendStringInfoChar(&out, *text);
-			text += 2;
-		}
-		else if (*text == '{')
-		{
-			char	   *name;
-			JsonbValue *value;
-
-			text = read_name(text, &name);
-			value = resolve(name, false, arg);
-			if (value != NULL)
-			{
-				char	   *piece = hx_json_value_text(value);
-
-				if (piece != NULL)
-					appendStringInfoString(&out, piece);
-			}
-		}
-		else
-			appendStringInfoChar(&out, *text++);
-	}
-	return out.data;
+	return expand_pieces(hx_json_pieces(text), resolve, arg);
 }
 
 /* Fills in one string of a document; NULL where it comes to nothing. */
 static JsonbValue *
 expand_string(const JsonbValue *string, HxJsonResolve resolve, void *arg)
 {
-	char	   *text = pnstrdup(string->val.string.val, string->val.string.len);
+	List	   *pieces = hx_json_pieces(pnstrdup(string->val.string.val, string->val.string.len));
 	JsonbValue *result;
 
-	if (stands_alone(text))
+	if (hx_json_stands_alone(pieces))
 	{
-		char	   *name;
-
-		(void) read_name(text, &name);
-		result = resolve(name, true, arg);
+		result = resolve(((HxJsonPiece *) linitial(pieces))->text, true, arg);
 		return (result == NULL || result->type == jbvNull) ? NULL : result;
 	}
 	result = palloc(sizeof(JsonbValue));
 	result->type = jbvString;
-	result->val.string.val = hx_json_expand_text(text, resolve, arg);
+	result->val.string.val = expand_pieces(pieces, resolve, arg);
 	result->val.string.len = strlen(result->val.string.val);
 	return result;
 }
