@@ -46,6 +46,13 @@
 #define hx_wait_event(name) PG_WAIT_EXTENSION
 #endif
 
+/* The number of this process's transaction, also of one that has written nothing; of storage/proc.h. */
+#if PG_VERSION_NUM >= 170000
+#define hx_my_transaction() (MyProc->vxid.lxid)
+#else
+#define hx_my_transaction() (MyProc->lxid)
+#endif
+
 /* Rights on a foreign server, under the name of before 16. */
 #if PG_VERSION_NUM >= 160000
 #define hx_server_aclcheck(server, role, mode) \
@@ -55,6 +62,15 @@
 	pg_foreign_server_aclcheck((server), (role), (mode))
 #endif
 
+/* Rights on a function, under the name of before 16. */
+#if PG_VERSION_NUM >= 160000
+#define hx_function_aclcheck(function, role, mode) \
+	object_aclcheck(ProcedureRelationId, (function), (role), (mode))
+#else
+#define hx_function_aclcheck(function, role, mode) \
+	pg_proc_aclcheck((function), (role), (mode))
+#endif
+
 /* Does a database belong to a role, under the name of before 16? */
 #if PG_VERSION_NUM >= 160000
 #define hx_database_ownercheck(database, role) \
@@ -62,6 +78,24 @@
 #else
 #define hx_database_ownercheck(database, role) \
 	pg_database_ownercheck((database), (role))
+#endif
+
+/* An index scan without ordering operators and instruments. */
+#if PG_VERSION_NUM >= 180000
+#define hx_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan((heap), (index), (snapshot), NULL, (nkeys), 0)
+#else
+#define hx_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan((heap), (index), (snapshot), (nkeys), 0)
+#endif
+
+/* Puts a tuple into an index, as one that is new. */
+#define hx_index_insert(index, values, isnull, tid, heap, check, info) \
+	index_insert((index), (values), (isnull), (tid), (heap), (check), false, (info))
+#if PG_VERSION_NUM >= 170000
+#define hx_index_insert_cleanup(index, info) index_insert_cleanup((index), (info))
+#else
+#define hx_index_insert_cleanup(index, info) ((void) 0)
 #endif
 
 /* A foreign path without remote joins, sorts or private lists. */

@@ -15,12 +15,14 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 
+#include "base/place.h"
 #include "base/settings.h"
 #include "base/shared.h"
 #include "connector/token.h"
 #include "fdw/connect.h"
 #include "http/http.h"
 #include "http/limiter.h"
+#include "outbox/stats.h"
 #include "worker/worker.h"
 
 PG_MODULE_MAGIC;
@@ -40,6 +42,7 @@ init_limiter(void *memory, bool found, LWLock *lock)
 static const HxSharedPart parts[] = {
 	{"hubex tokens", hx_token_shmem_size, hx_token_shmem_init},
 	{"hubex limiter", hx_limiter_shmem_size, init_limiter},
+	{"hubex statistics", hx_stats_shmem_size, hx_stats_shmem_init},
 	{NULL}
 };
 
@@ -53,6 +56,7 @@ _PG_init(void)
 		return;
 	if (IsBinaryUpgrade)
 		return;
+	hx_place_look_for_standby();
 	hx_shared_request(parts);
 	hx_launcher_register();
 	hx_make_way_install();

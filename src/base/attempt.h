@@ -12,5 +12,6 @@ typedef void (*HxAttempt) (void *arg);
 
 extern bool hx_attempt(HxAttempt fn, void *arg, char **problem);
 extern bool hx_attempt_in_database(HxAttempt fn, void *arg, char **problem);
+extern bool hx_attempt_in_time(HxAttempt fn, void *arg, int milliseconds, char **problem);
 
 #endif							/* HX_ATTEMPT_H */

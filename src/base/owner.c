@@ -17,7 +17,10 @@
 #include "access/htup_details.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_extension.h"
+#include "commands/extension.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
@@ -43,6 +46,31 @@ hx_owner_table(const char *table, Oid *relation, Oid *owner)
 	*owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
 	ReleaseSysCache(tuple);
 	return true;
+}
+
+/*
+ * Keeps the extension in this database until the transaction ends.  False
+ * where it is not there, or is being made anew; a DROP EXTENSION under way is
+ * waited for.  DROP locks the extension before anything of it, so who holds
+ * this lock finds all its tables.  Where another one has taken its place in
+ * the very transaction that dropped it, the caches may still know the old
+ * tables, until the lock on one of those has been waited for.
+ */
+bool
+hx_owner_hold_extension(void)
+{
+	Oid			extension = get_extension_oid("hubex", true);
+	Oid			relation;
+	Oid			again;
+	Oid			owner;
+
+	if (!OidIsValid(extension))
+		return false;
+	LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
+	if (get_extension_oid("hubex", true) != extension || !hx_owner_table("outbox", &relation, &owner))
+		return false;
+	LockRelationOid(relation, AccessShareLock);
+	return hx_owner_table("outbox", &again, &owner) && again == relation;
 }
 
 /* Says that the extension is not in this database. */

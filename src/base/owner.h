@@ -16,6 +16,7 @@ typedef struct HxOwner
 } HxOwner;
 
 extern bool hx_owner_table(const char *table, Oid *relation, Oid *owner);
+extern bool hx_owner_hold_extension(void);
 extern void hx_owner_report_missing(void);
 extern void hx_owner_enter(HxOwner *saved);
 extern void hx_owner_leave(const HxOwner *saved);

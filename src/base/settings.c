@@ -11,11 +11,15 @@
  */
 #include "postgres.h"
 
+#include <limits.h>
+
 #include "utils/guc.h"
 
 #include "base/settings.h"
 
 char	   *hx_guc_default_server = NULL;
+bool		hx_guc_deliver = true;
+int			hx_guc_retention = 0;
 
 /* Defines the settings; called once, when the library is loaded. */
 void
@@ -29,6 +33,26 @@ hx_settings_define(void)
 							   PGC_USERSET,
 							   0,
 							   NULL, NULL, NULL);
+
+	DefineCustomBoolVariable("hubex.deliver",
+							 "Delivers what the outboxes of this server hold.",
+							 "Off: everything waits, in all databases. For a copy of a server that is to be started silent.",
+							 &hx_guc_deliver,
+							 true,
+							 PGC_SIGHUP,
+							 0,
+							 NULL, NULL, NULL);
+
+	DefineCustomIntVariable("hubex.retention",
+							"How long a request stays in the outbox after it was delivered or cancelled.",
+							"Dead letters stay. 0 keeps everything.",
+							&hx_guc_retention,
+							30 * 24 * 60,
+							0,
+							INT_MAX,
+							PGC_SIGHUP,
+							GUC_UNIT_MIN,
+							NULL, NULL, NULL);
 
 	MarkGUCPrefixReserved("hubex");
 }

@@ -9,6 +9,8 @@
 #define HX_SETTINGS_H
 
 extern char *hx_guc_default_server;
+extern bool hx_guc_deliver;
+extern int	hx_guc_retention;	/* minutes; 0: for ever */
 
 extern void hx_settings_define(void);
 

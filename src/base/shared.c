@@ -33,6 +33,7 @@ static struct
 {
 	bool		registered;
 	bool		wake;
+	TimestampTz due_from;
 	bool		announce;
 }			at_commit;
 
@@ -129,22 +130,51 @@ hx_shared_slot(Oid database, bool add)
 	unused->make_way = false;
 	unused->left = false;
 	unused->announced = false;
+	unused->due_from = PG_INT64_MIN;
 	return unused;
 }
 
-/* Wakes the delivery worker of this database, if there is one. */
+/*
+ * Wakes the delivery worker of this database, if there is one.  due_from is
+ * the time from which on something may have become due, PG_INT64_MIN where
+ * that is not known.
+ */
 void
-hx_shared_wake_delivery(void)
+hx_shared_wake_delivery(TimestampTz due_from)
 {
 	HxWorkerSlot *slot;
 
 	if (shared == NULL)
 		return;
-	LWLockAcquire(shared->lock, LW_SHARED);
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	slot = hx_shared_slot(MyDatabaseId, false);
+	if (slot != NULL)
+		slot->due_from = Min(slot->due_from, due_from);
 	if (slot != NULL && slot->latch != NULL)
 		SetLatch(slot->latch);
 	LWLockRelease(shared->lock);
+}
+
+/*
+ * The earliest time at which something became due that was committed since
+ * this was asked last.  Whoever asks sees those rows in any snapshot taken
+ * afterwards.  PG_INT64_MIN: not known; PG_INT64_MAX: nothing.
+ */
+TimestampTz
+hx_shared_take_due_from(void)
+{
+	TimestampTz due_from = PG_INT64_MIN;
+	HxWorkerSlot *slot;
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	slot = hx_shared_slot(MyDatabaseId, false);
+	if (slot != NULL)
+	{
+		due_from = slot->due_from;
+		slot->due_from = PG_INT64_MAX;
+	}
+	LWLockRelease(shared->lock);
+	return due_from;
 }
 
 /* Wakes the launcher; with rescan it looks for databases it does not know. */
@@ -195,9 +225,13 @@ at_transaction_end(XactEvent event, void *arg)
 			if (at_commit.announce)
 				announce();
 			if (at_commit.wake)
-				hx_shared_wake_delivery();
+				hx_shared_wake_delivery(at_commit.due_from);
 			break;
 		case XACT_EVENT_ABORT:
+			/* requests of others may have waited for the end of ours */
+			if (at_commit.wake)
+				hx_shared_wake_delivery(at_commit.due_from);
+			break;
 		case XACT_EVENT_PREPARE:
 			break;
 		default:
@@ -217,16 +251,18 @@ register_callback(void)
 }
 
 /*
- * Wakes the delivery worker when this transaction commits.  A prepared
+ * Wakes the delivery worker when this transaction commits, for what becomes
+ * due at a time, or when it aborts.  A prepared
  * transaction wakes nobody here; its COMMIT PREPARED does, see
  * worker/make_way.c.
  */
 void
-hx_shared_wake_at_commit(void)
+hx_shared_wake_at_commit(TimestampTz due_from)
 {
 	if (shared == NULL)
 		return;
 	register_callback();
+	at_commit.due_from = at_commit.wake ? Min(at_commit.due_from, due_from) : due_from;
 	at_commit.wake = true;
 }
 

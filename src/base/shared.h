@@ -47,6 +47,14 @@ typedef struct HxWorkerSlot
 	bool		make_way;		/* end, for a DROP DATABASE or the like */
 	bool		left;			/* the worker ended by itself, not by a failure */
 	bool		announced;		/* by CREATE EXTENSION, since the worker was started */
+	TimestampTz due_from;		/* the earliest time at which what was committed since became due */
+
+	/* what the worker tells of itself, for those who look */
+	TimestampTz started_at;
+	TimestampTz last_step_at;	/* 0: none yet */
+	int64		steps;
+	int			in_flight;
+	bool		held;			/* the database may not send */
 } HxWorkerSlot;
 
 typedef struct HxShared
@@ -70,8 +78,9 @@ extern void hx_shared_request(const HxSharedPart *parts);
 extern HxShared *hx_shared(void);
 
 extern HxWorkerSlot *hx_shared_slot(Oid database, bool add);
-extern void hx_shared_wake_delivery(void);
-extern void hx_shared_wake_at_commit(void);
+extern void hx_shared_wake_delivery(TimestampTz due_from);
+extern void hx_shared_wake_at_commit(TimestampTz due_from);
+extern TimestampTz hx_shared_take_due_from(void);
 extern void hx_shared_announce_at_commit(void);
 extern void hx_shared_wake_launcher(bool rescan);
 
