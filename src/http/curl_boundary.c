@@ -15,7 +15,15 @@
 
 #include "http/curl_private.h"
 
-#define MAX_CACHED_CONNECTIONS	64L
+/*
+ * libcurl closes an idle connection when one goes idle while more than these
+ * are open, to all hosts, those in use included: so it has to be more than are
+ * ever in use at once, which is the 128 calls of a delivery.  It is also less
+ * than the descriptors that PostgreSQL lets a process have beside its files
+ * (a third of max_files_per_process), or idle connections would keep those
+ * from being made that are needed.
+ */
+#define MAX_CACHED_CONNECTIONS	256L
 
 /*
  * CURLMOPT_QUICK_EXIT, by its number for headers that do not know it.  From
@@ -28,6 +36,9 @@
 static bool library_ready(const char **problem);
 static int64_t now_us(void);
 static bool begin_again(HxCurlTransfer *t);
+static int	find_socket(const HxCurl *curl, int fd);
+static bool is_connection(const HxCurl *curl, int fd);
+static void drop_socket(HxCurl *curl, int i);
 static int	on_socket(CURL *easy, curl_socket_t fd, int what, void *user, void *unused);
 static int	on_timer(CURLM *multi, long timeout_ms, void *user);
 
@@ -82,7 +93,10 @@ hx_curl_new(const char **problem)
 
 	curl = calloc(1, sizeof(HxCurl));
 	if (curl != NULL)
+	{
+		curl->users = 1;
 		curl->multi = curl_multi_init();
+	}
 	if (curl == NULL || curl->multi == NULL ||
 		curl_multi_setopt(curl->multi, CURLMOPT_SOCKETFUNCTION, on_socket) != CURLM_OK ||
 		curl_multi_setopt(curl->multi, CURLMOPT_SOCKETDATA, curl) != CURLM_OK ||
@@ -100,15 +114,29 @@ hx_curl_new(const char **problem)
 	return curl;
 }
 
-/* Closes all connections.  The transfers need to be gone. */
+/* Closes all connections.  The transfers need to have ended, or to be gone. */
 void
 hx_curl_free(HxCurl *curl)
 {
 	if (curl == NULL)
 		return;
+	hx_curl_spares_free(curl);
 	if (curl->multi != NULL)
 		curl_multi_cleanup(curl->multi);
+	curl->multi = NULL;
 	free(curl->sockets);
+	curl->sockets = NULL;
+	curl->count = curl->allocated = 0;
+	hx_curl_leave_pool(curl);
+}
+
+/* The last who knows a pool frees it: the pool itself or one of its transfers. */
+void
+hx_curl_leave_pool(HxCurl *curl)
+{
+	if (--curl->users > 0)
+		return;
+	hx_curl_hosts_free(curl);
 	free(curl->open);
 	free(curl);
 }
@@ -119,6 +147,18 @@ hx_curl_sockets(HxCurl *curl, int *count)
 {
 	*count = curl->count;
 	return curl->sockets;
+}
+
+/* The positions of all sockets are no longer: those that rest are struck off. */
+void
+hx_curl_forget_positions(HxCurl *curl)
+{
+	for (int i = curl->count - 1; i >= 0; i--)
+	{
+		curl->sockets[i].position = -1;
+		if (curl->sockets[i].want == 0)
+			drop_socket(curl, i);
+	}
 }
 
 /*
@@ -160,7 +200,16 @@ bool
 hx_curl_drive_socket(HxCurl *curl, int fd, int ready)
 {
 	int			running;
+	int			i = find_socket(curl, fd);
 
+	if (i == curl->count)
+		return true;
+	if (curl->sockets[i].want == 0)
+	{
+		/* the other side closed it, or else it would be ready for ever */
+		drop_socket(curl, i);
+		return true;
+	}
 	return curl_multi_socket_action(curl->multi, fd,
 									((ready & HX_CURL_READ) ? CURL_CSELECT_IN : 0) |
 									((ready & HX_CURL_WRITE) ? CURL_CSELECT_OUT : 0),
@@ -199,7 +248,7 @@ hx_curl_next_finished(HxCurl *curl)
 		t->added = false;
 		if (begin_again(t))
 			continue;
-		t->finished = true;
+		hx_curl_transfer_ended(t);
 		t->code = code;
 		return t->user;
 	}
@@ -223,7 +272,11 @@ begin_again(HxCurlTransfer *t)
 	return t->added;
 }
 
-/* libcurl says what to wait for on a socket. */
+/*
+ * libcurl says what to wait for on a socket.  A kept connection is taken off
+ * at the end of each transfer, to be put on by the next: it stays in the list
+ * meanwhile, and in what the waiting side waits for, and rests.
+ */
 static int
 on_socket(CURL *easy, curl_socket_t fd, int what, void *user, void *unused)
 {
@@ -246,16 +299,15 @@ on_socket(CURL *easy, curl_socket_t fd, int what, void *user, void *unused)
 			t->connected = t->connected || t->opened[i] == fd;
 	}
 
-	for (i = 0; i < curl->count && curl->sockets[i].fd != fd; i++)
-		;
+	i = find_socket(curl, fd);
 	if (want == 0)
 	{
-		if (i < curl->count)
-		{
-			if (curl->sockets[i].position >= 0)
-				curl->removed = true;
-			curl->sockets[i] = curl->sockets[--curl->count];
-		}
+		if (i == curl->count)
+			return 0;
+		if (curl->sockets[i].registered == HX_CURL_READ && is_connection(curl, fd))
+			curl->sockets[i].want = 0;
+		else
+			drop_socket(curl, i);
 		return 0;
 	}
 	if (i == curl->count)
@@ -277,6 +329,47 @@ on_socket(CURL *easy, curl_socket_t fd, int what, void *user, void *unused)
 	}
 	curl->sockets[i].want = want;
 	return 0;
+}
+
+/* Where a socket is in the list; behind its end if it is not. */
+static int
+find_socket(const HxCurl *curl, int fd)
+{
+	int			i = 0;
+
+	while (i < curl->count && curl->sockets[i].fd != fd)
+		i++;
+	return i;
+}
+
+/* Only of these it is told when they are closed. */
+static bool
+is_connection(const HxCurl *curl, int fd)
+{
+	for (int i = 0; i < curl->open_count; i++)
+	{
+		if (curl->open[i].fd == fd)
+			return true;
+	}
+	return false;
+}
+
+static void
+drop_socket(HxCurl *curl, int i)
+{
+	if (curl->sockets[i].position >= 0)
+		curl->removed = true;
+	curl->sockets[i] = curl->sockets[--curl->count];
+}
+
+/* A connection is about to be closed. */
+void
+hx_curl_forget_socket(HxCurl *curl, int fd)
+{
+	int			i = find_socket(curl, fd);
+
+	if (i < curl->count)
+		drop_socket(curl, i);
 }
 
 /* libcurl says when it wants to be called without a socket being ready. */

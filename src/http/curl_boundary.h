@@ -4,12 +4,12 @@
  *	  libcurl, as the rest of http/ sees it.
  *
  * Everything here is malloc'd and nothing throws.  The caller needs to block
- * signals around each call that takes an HxCurl or an HxCurlTransfer: libcurl
- * starts threads to look up names, and a thread keeps the signal mask it was
- * born with.
+ * signals around each call that is marked with "threads": libcurl starts some
+ * to look up names, and a thread keeps the signal mask it was born with.  What
+ * is not marked does not get to the library's pool of connections.
  *
  * A HxCurl owns the connections.  It does not own transfers: each of them is
- * freed by its maker, and all of them before their HxCurl.
+ * freed by its maker, and all that have not ended before their HxCurl.
  *
  *-------------------------------------------------------------------------
  */
@@ -31,7 +31,8 @@ typedef struct HxCurlTransfer HxCurlTransfer;
 
 /*
  * A socket that is to be waited for.  The waiting side keeps its own notes in
- * the last two fields; a new entry has position -1.
+ * the last two fields; a new entry has position -1.  One that rests (it wants
+ * nothing) stays as it is registered, and is not registered anew.
  */
 typedef struct HxCurlSocket
 {
@@ -41,7 +42,17 @@ typedef struct HxCurlSocket
 	int			registered;
 } HxCurlSocket;
 
-/* As HxHttpRequest, without its headers; nothing here is a default. */
+/* A part of a form, as HxHttpPart. */
+typedef struct HxCurlPart
+{
+	const char *name;
+	const char *content;
+	size_t		content_len;
+	const char *filename;
+	const char *content_type;
+} HxCurlPart;
+
+/* As HxHttpRequest, without its headers and parts; nothing here is a default. */
 typedef struct HxCurlRequest
 {
 	const char *method;
@@ -54,6 +65,7 @@ typedef struct HxCurlRequest
 	const char *ca_file;
 	const char *proxy;
 	bool		allow_http;
+	bool		once;
 } HxCurlRequest;
 
 /* How a transfer ended.  The pointers last as long as the transfer. */
@@ -85,23 +97,25 @@ typedef struct HxCurlUrl
 } HxCurlUrl;
 
 /* the pool's side */
-extern HxCurl *hx_curl_new(const char **problem);
-extern void hx_curl_free(HxCurl *curl);
+extern HxCurl *hx_curl_new(const char **problem);	/* threads */
+extern void hx_curl_free(HxCurl *curl); /* threads */
 extern HxCurlSocket *hx_curl_sockets(HxCurl *curl, int *count);
 extern bool hx_curl_take_removed(HxCurl *curl);
+extern void hx_curl_forget_positions(HxCurl *curl);
 extern int	hx_curl_open_sockets(const HxCurl *curl);
 extern long hx_curl_timer_ms(const HxCurl *curl);
-extern bool hx_curl_drive_socket(HxCurl *curl, int fd, int ready);
-extern bool hx_curl_drive_timer(HxCurl *curl);
-extern void *hx_curl_next_finished(HxCurl *curl);
+extern bool hx_curl_drive_socket(HxCurl *curl, int fd, int ready);	/* threads */
+extern bool hx_curl_drive_timer(HxCurl *curl);	/* threads */
+extern void *hx_curl_next_finished(HxCurl *curl);	/* threads */
 
 /* a transfer */
 extern HxCurlTransfer *hx_curl_transfer_new(HxCurl *curl, const HxCurlRequest *request, void *user);
 extern bool hx_curl_transfer_header(HxCurlTransfer *t, const char *name, const char *value);
-extern bool hx_curl_transfer_start(HxCurlTransfer *t);
-extern void hx_curl_transfer_abandon(HxCurlTransfer *t);
-extern void hx_curl_transfer_free(HxCurlTransfer *t);
-extern const char *hx_curl_transfer_origin(const HxCurlTransfer *t);
+extern bool hx_curl_transfer_part(HxCurlTransfer *t, const HxCurlPart *part);
+extern bool hx_curl_transfer_start(HxCurlTransfer *t);	/* threads */
+extern void hx_curl_transfer_abandon(HxCurlTransfer *t);	/* threads */
+extern void hx_curl_transfer_free(HxCurlTransfer *t);	/* threads, if it runs */
+extern int	hx_curl_transfer_running(const HxCurlTransfer *t);
 extern void hx_curl_transfer_result(HxCurlTransfer *t, HxCurlResult *result);
 extern bool hx_curl_transfer_next_header(HxCurlTransfer *t, void **cursor,
 										 const char **name, const char **value);

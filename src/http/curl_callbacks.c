@@ -7,10 +7,12 @@
  * byte of the answer, libcurl takes it for one that had been idle too long
  * and sends the request again on a new one, a POST too.  For hubex that would
  * be a task created twice.  Therefore a request that is not repeatable is
- * handed to the wire at most once: the pre-request callback, which libcurl
- * runs each time just before it writes a request, refuses the second time,
- * no further socket is opened for it, and its body cannot be rewound.  The
- * first of these also tells surely whether anything can have been sent.
+ * handed to the wire at most once, for which there are three guards: the
+ * pre-request callback, which libcurl runs each time just before it writes a
+ * request, refuses the second time; from the first time on the transfer may
+ * not take a kept connection; and no further socket is opened for it.  The
+ * first of these needs neither of the others, nor they it, and it also tells
+ * surely whether anything can have been sent.
  *
  * What would be lost.  Newer versions reuse a connection of a second ago
  * without looking whether the server has closed it since, and then nobody
@@ -42,10 +44,9 @@ static curl_socket_t on_open_socket(void *user, curlsocktype purpose, struct cur
 static int	on_close_socket(void *user, curl_socket_t fd);
 static bool remember_socket(HxCurl *curl, int fd);
 static bool connection_closed(HxCurlTransfer *t, int local_port, int remote_port);
+static void ask_ports(HxCurlOpen *open);
 static int	socket_port(int fd, bool remote);
 static int	on_request(void *user, char *remote_ip, char *local_ip, int remote_port, int local_port);
-static size_t on_read(char *buffer, size_t size, size_t count, void *user);
-static int	on_seek(void *user, curl_off_t offset, int origin);
 static size_t on_header(char *line, size_t size, size_t count, void *user);
 static size_t on_write(char *bytes, size_t size, size_t count, void *user);
 
@@ -59,10 +60,6 @@ hx_curl_set_callbacks(HxCurlTransfer *t)
 	SET(CURLOPT_CLOSESOCKETDATA, t->curl);
 	SET(CURLOPT_PREREQFUNCTION, on_request);
 	SET(CURLOPT_PREREQDATA, t);
-	SET(CURLOPT_READFUNCTION, on_read);
-	SET(CURLOPT_READDATA, t);
-	SET(CURLOPT_SEEKFUNCTION, on_seek);
-	SET(CURLOPT_SEEKDATA, t);
 	SET(CURLOPT_HEADERFUNCTION, on_header);
 	SET(CURLOPT_HEADERDATA, t);
 	SET(CURLOPT_WRITEFUNCTION, on_write);
@@ -112,14 +109,15 @@ remember_socket(HxCurl *curl, int fd)
 	if (curl->open_count == curl->open_allocated)
 	{
 		int			allocated = curl->open_allocated + 32;
-		int		   *open = realloc(curl->open, allocated * sizeof(int));
+		HxCurlOpen *open = realloc(curl->open, allocated * sizeof(HxCurlOpen));
 
 		if (open == NULL)
 			return false;
 		curl->open = open;
 		curl->open_allocated = allocated;
 	}
-	curl->open[curl->open_count++] = fd;
+	memset(&curl->open[curl->open_count], 0, sizeof(HxCurlOpen));
+	curl->open[curl->open_count++].fd = fd;
 	return true;
 }
 
@@ -131,12 +129,13 @@ on_close_socket(void *user, curl_socket_t fd)
 
 	for (int i = 0; i < curl->open_count; i++)
 	{
-		if (curl->open[i] == fd)
+		if (curl->open[i].fd == fd)
 		{
 			curl->open[i] = curl->open[--curl->open_count];
 			break;
 		}
 	}
+	hx_curl_forget_socket(curl, fd);
 	return close(fd);
 }
 
@@ -164,6 +163,9 @@ on_request(void *user, char *remote_ip, char *local_ip, int remote_port, int loc
 		t->found_closed = true;
 		return CURL_PREREQFUNC_ABORT;
 	}
+	if (!t->repeatable &&
+		curl_easy_setopt(t->easy, CURLOPT_FRESH_CONNECT, 1L) != CURLE_OK)
+		return CURL_PREREQFUNC_ABORT;
 	t->times_sent++;
 	return CURL_PREREQFUNC_OK;
 }
@@ -178,19 +180,34 @@ connection_closed(HxCurlTransfer *t, int local_port, int remote_port)
 {
 	for (int i = 0; i < t->curl->open_count; i++)
 	{
-		struct pollfd look = {.fd = t->curl->open[i],.events = POLLIN | POLLRDHUP};
+		HxCurlOpen *open = &t->curl->open[i];
+		struct pollfd look = {.fd = open->fd,.events = POLLIN | POLLRDHUP};
 		char		byte;
 
-		if (socket_port(look.fd, false) != local_port ||
-			socket_port(look.fd, true) != remote_port)
+		if (open->local_port == 0)
+			ask_ports(open);
+		if (open->local_port != local_port || open->remote_port != remote_port)
 			continue;
 		if (poll(&look, 1, 0) <= 0)
 			return false;
-		if ((look.revents & ~POLLIN) != 0 || !t->is_https)
+		if ((look.revents & ~POLLIN) != 0 || !t->host->is_https)
 			return true;
 		return recv(look.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
 	}
 	return false;
+}
+
+/* Notes the ports of a connection, unless it is still being made. */
+static void
+ask_ports(HxCurlOpen *open)
+{
+	int			remote_port = socket_port(open->fd, true);
+	int			local_port = remote_port > 0 ? socket_port(open->fd, false) : -1;
+
+	if (local_port <= 0)
+		return;
+	open->local_port = local_port;
+	open->remote_port = remote_port;
 }
 
 /* The port at one end of a socket. */
@@ -212,36 +229,6 @@ socket_port(int fd, bool remote)
 	if (address.ss_family == AF_INET6)
 		return ntohs(((struct sockaddr_in6 *) &address)->sin6_port);
 	return -1;
-}
-
-static size_t
-on_read(char *buffer, size_t size, size_t count, void *user)
-{
-	HxCurlTransfer *t = user;
-	size_t		len = size * count;
-
-	if (len > t->body_len - t->body_sent)
-		len = t->body_len - t->body_sent;
-	memcpy(buffer, t->body + t->body_sent, len);
-	t->body_sent += len;
-	return len;
-}
-
-/* Goes back to the start of a body that may be sent again. */
-static int
-on_seek(void *user, curl_off_t offset, int origin)
-{
-	HxCurlTransfer *t = user;
-
-	if (origin != SEEK_SET || offset < 0 || (uint64_t) offset > t->body_len)
-		return CURL_SEEKFUNC_FAIL;
-	if (!t->repeatable && t->body_sent > 0)
-	{
-		t->resend_refused = true;
-		return CURL_SEEKFUNC_FAIL;
-	}
-	t->body_sent = (size_t) offset;
-	return CURL_SEEKFUNC_OK;
 }
 
 /* Counts the header; libcurl keeps the lines.  Trailers come here as well. */

@@ -12,6 +12,7 @@
  *	curl_callbacks.c	what libcurl asks and tells while it runs
  *	curl_result.c		how it ended
  *	curl_url.c			URLs
+ *	curl_host.c			where they lead
  *
  *-------------------------------------------------------------------------
  */
@@ -30,14 +31,39 @@
 
 #define SOCKETS_REMEMBERED		4	/* more than are tried side by side */
 
+/* A connection.  Its ports are asked for once, when it has both. */
+typedef struct HxCurlOpen
+{
+	int			fd;
+	int			local_port;		/* 0: not asked yet */
+	int			remote_port;
+} HxCurlOpen;
+
+/* What transfers go to: a scheme, a host and a port. */
+typedef struct HxCurlHost
+{
+	struct HxCurlHost *next;
+	int			transfers;		/* that point to it */
+	int			running;		/* of these */
+	bool		is_https;
+	char		origin[];
+} HxCurlHost;
+
 struct HxCurl
 {
-	CURLM	   *multi;
+	CURLM	   *multi;			/* NULL: gone, and transfers are left */
+	int			users;			/* the pool, and each transfer */
+	HxCurlTransfer *spare;		/* that have ended and are to be used again */
+	int			spare_count;
+	HxCurlHost *hosts;
+	int			host_count;
+	HxCurlHost *last_host;		/* what a URL that begins so goes to; or NULL */
+	char	   *last_prefix;
 	HxCurlSocket *sockets;
 	int			count;
 	int			allocated;
 	bool		removed;		/* a socket went that the waiting side knows */
-	int		   *open;			/* all connections, idle ones too */
+	HxCurlOpen *open;			/* all connections, idle ones too */
 	int			open_count;
 	int			open_allocated;
 	int64_t		timer_us;		/* absolute, 0: none */
@@ -46,22 +72,24 @@ struct HxCurl
 struct HxCurlTransfer
 {
 	HxCurl	   *curl;
-	void	   *user;
 	CURL	   *easy;
+	HxCurlTransfer *next;		/* while it is spare */
+	bool		special;		/* its handle is for itself only */
+	void	   *user;
 	bool		added;			/* the multi handle knows it */
+	bool		running;		/* its host counts it */
 	bool		finished;
 	CURLcode	code;
 	const char *problem;		/* own words instead of libcurl's */
 	HxHttpFault refused;		/* not even started; else HX_HTTP_OK */
 
 	/* the request */
-	char	   *origin;
+	HxCurlHost *host;			/* NULL: refused */
 	struct curl_slist *headers;
+	curl_mime  *form;			/* NULL: none */
 	char	   *body;
 	size_t		body_len;
-	size_t		body_sent;
 	bool		loopback_only;
-	bool		is_https;
 	bool		repeatable;
 	bool		has_content_type;
 
@@ -87,6 +115,18 @@ struct HxCurlTransfer
 	size_t		max_body;
 	char		error[CURL_ERROR_SIZE];
 };
+
+/* curl_boundary.c */
+extern void hx_curl_forget_socket(HxCurl *curl, int fd);
+extern void hx_curl_leave_pool(HxCurl *curl);
+
+/* curl_host.c */
+extern HxCurlHost *hx_curl_host(HxCurl *curl, const char *url, const char **problem);
+extern void hx_curl_hosts_free(HxCurl *curl);
+
+/* curl_transfer.c */
+extern void hx_curl_transfer_ended(HxCurlTransfer *t);
+extern void hx_curl_spares_free(HxCurl *curl);
 
 /* curl_callbacks.c */
 extern bool hx_curl_set_callbacks(HxCurlTransfer *t);

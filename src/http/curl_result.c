@@ -19,7 +19,7 @@ static HxHttpFault fault_of(const HxCurlTransfer *t);
 static bool line_too_long(const HxCurlTransfer *t);
 static const char *stage_of(const HxCurlTransfer *t);
 static int64_t retry_after_ms(const HxCurlTransfer *t);
-static int64_t info_us(const HxCurlTransfer *t, CURLINFO which);
+static int64_t total_us(const HxCurlTransfer *t);
 
 /* Says how a transfer that has finished ended. */
 void
@@ -27,14 +27,15 @@ hx_curl_transfer_result(HxCurlTransfer *t, HxCurlResult *result)
 {
 	long		status = 0;
 
+	/* before it has sent anything, a handle may tell of the one before */
 	memset(result, 0, sizeof(*result));
-	if (t->easy != NULL)
+	if (t->times_sent > 0)
 		(void) curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
 	result->status = (int) status;
 	result->fault = fault_of(t);
 	result->stage = stage_of(t);
 	result->retry_after_ms = retry_after_ms(t);
-	result->total_us = info_us(t, CURLINFO_TOTAL_TIME_T);
+	result->total_us = total_us(t);
 	result->body = t->answer;
 	result->body_len = t->answer_len;
 
@@ -69,10 +70,7 @@ fault_of(const HxCurlTransfer *t)
 		return t->refused;
 	if (t->code == CURLE_OK)
 		return HX_HTTP_OK;
-	if (t->found_closed)
-		return HX_HTTP_CLOSED;
-	/* later versions also rewind when the time is over, for nothing */
-	if (t->resend_refused && t->code != CURLE_OPERATION_TIMEDOUT)
+	if (t->found_closed || t->resend_refused)
 		return HX_HTTP_CLOSED;
 	if (t->sockets_refused > 0 && t->sockets_refused == t->sockets_tried)
 		return HX_HTTP_FORBIDDEN_ADDRESS;
@@ -142,10 +140,15 @@ line_too_long(const HxCurlTransfer *t)
 	return t->code == CURLE_OUT_OF_MEMORY && t->header_bytes > 0 && !t->header_done;
 }
 
-/* The step that the transfer was at when it ended. */
+/*
+ * The step that the transfer was at when it ended.  Where libcurl would have
+ * sent the request again it has forgotten how far it had come; nearly always
+ * that was all of it.
+ */
 static const char *
 stage_of(const HxCurlTransfer *t)
 {
+	curl_off_t	body_sent = 0;
 	long		request_bytes = 0;
 
 	if (t->header_done || t->code == CURLE_FILESIZE_EXCEEDED)
@@ -154,8 +157,11 @@ stage_of(const HxCurlTransfer *t)
 		return "answer";
 	if (t->times_sent > 0)
 	{
+		if (t->resend_refused)
+			return "answer";
 		(void) curl_easy_getinfo(t->easy, CURLINFO_REQUEST_SIZE, &request_bytes);
-		return t->body_sent < t->body_len || request_bytes == 0 ? "request" : "answer";
+		(void) curl_easy_getinfo(t->easy, CURLINFO_SIZE_UPLOAD_T, &body_sent);
+		return (size_t) body_sent < t->body_len || request_bytes == 0 ? "request" : "answer";
 	}
 	if (t->connected || fault_of(t) == HX_HTTP_TLS)
 		return "TLS";
@@ -169,7 +175,7 @@ retry_after_ms(const HxCurlTransfer *t)
 	struct curl_header *header;
 	curl_off_t	seconds = 0;
 
-	if (t->easy == NULL ||
+	if (t->times_sent == 0 ||
 		curl_easy_getinfo(t->easy, CURLINFO_RETRY_AFTER, &seconds) != CURLE_OK)
 		return -1;
 	if (seconds > 0)
@@ -181,12 +187,13 @@ retry_after_ms(const HxCurlTransfer *t)
 }
 
 static int64_t
-info_us(const HxCurlTransfer *t, CURLINFO which)
+total_us(const HxCurlTransfer *t)
 {
 	curl_off_t	us = 0;
 
-	if (t->easy != NULL)
-		(void) curl_easy_getinfo(t->easy, which, &us);
+	/* not what was refused or abandoned */
+	if (t->problem == NULL)
+		(void) curl_easy_getinfo(t->easy, CURLINFO_TOTAL_TIME_T, &us);
 	return (int64_t) us;
 }
 
@@ -197,7 +204,7 @@ hx_curl_transfer_next_header(HxCurlTransfer *t, void **cursor,
 {
 	struct curl_header *header;
 
-	if (t->easy == NULL)
+	if (t->times_sent == 0)
 		return false;
 	header = curl_easy_nextheader(t->easy, CURLH_HEADER, -1, *cursor);
 	if (header == NULL)

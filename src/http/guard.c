@@ -118,6 +118,21 @@ hx_guard_header_problem(const char *name, const char *value)
 	return NULL;
 }
 
+/*
+ * What keeps a text from being the name of a form's part, of its file or its
+ * type: they are written into the part's own headers.
+ */
+const char *
+hx_guard_part_problem(const char *text)
+{
+	for (const unsigned char *c = (const unsigned char *) text; *c != '\0'; c++)
+	{
+		if (*c < 0x20 || *c == 0x7f)
+			return "a name or type in a form holds a line break or another control character";
+	}
+	return NULL;
+}
+
 static bool
 loopback_v4(const unsigned char *bytes)
 {

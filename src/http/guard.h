@@ -19,5 +19,6 @@ extern bool hx_guard_loopback_host(const char *host);
 extern bool hx_guard_method(const char *method);
 extern bool hx_guard_repeatable(const char *method);
 extern const char *hx_guard_header_problem(const char *name, const char *value);
+extern const char *hx_guard_part_problem(const char *text);
 
 #endif							/* HX_HTTP_GUARD_H */

@@ -26,6 +26,16 @@ typedef struct HxPair
 	const char *value;
 } HxPair;
 
+/* A part of a form (multipart/form-data); all texts are UTF-8. */
+typedef struct HxHttpPart
+{
+	const char *name;
+	const char *content;
+	size_t		content_len;
+	const char *filename;		/* NULL: no file */
+	const char *content_type;	/* NULL: none said */
+} HxHttpPart;
+
 /* What is to be sent.  All pointers need to live until hx_http_start returns. */
 typedef struct HxHttpRequest
 {
@@ -34,6 +44,7 @@ typedef struct HxHttpRequest
 	List	   *headers;		/* of HxPair *; a value may hold a secret */
 	const char *body;			/* NULL: none */
 	size_t		body_len;
+	List	   *parts;			/* of HxHttpPart *: a form, instead of a body */
 	int			connect_timeout_ms; /* 0: the default */
 	int			timeout_ms;		/* whole transfer; 0: the default */
 	size_t		max_body;		/* bytes of an answer's body; 0: the default */
@@ -41,6 +52,7 @@ typedef struct HxHttpRequest
 	const char *ca_file;		/* NULL: the system's certificates */
 	const char *proxy;			/* NULL: none; the environment is ignored */
 	bool		allow_http;		/* plain http to more than loopback */
+	bool		once;			/* never twice on the wire, whatever the method */
 	List	   *secrets;		/* of char *: made unreadable where the answer repeats them */
 } HxHttpRequest;
 

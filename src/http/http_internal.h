@@ -73,9 +73,10 @@ extern bool hx_pool_library(HxHttpPool *pool, const char **problem);
 extern HxHttpResult *hx_transfer_make_result(HxTransfer *transfer, MemoryContext cxt);
 
 /*
- * Brackets calls into libcurl.  Meanwhile no signal is taken: libcurl may
- * start a thread to look up a name, which keeps the mask it was born with, and
- * a handler of PostgreSQL's must never run in a foreign thread.  The signals
+ * Brackets calls into libcurl that may start a thread, which it does to look
+ * up a name (curl_boundary.h says which).  Meanwhile no signal is taken: a
+ * thread keeps the mask it was born with, and a handler of PostgreSQL's must
+ * never run in a foreign thread.  Nothing in between may throw.  The signals
  * that a fault of the program itself raises stay open.
  */
 static inline void

@@ -57,6 +57,7 @@ typedef struct LimiterSlot
 	TimestampTz bucket_empty;	/* when all that was taken has leaked out */
 	int64		taken;
 	int64		throttled;
+	HxRate		rate;			/* as it was last asked for with */
 
 	/* the sends of a window, oldest first */
 	int			first;
@@ -96,7 +97,8 @@ static int64 window_span(const HxRate *rate);
 static int64 bucket_step(const HxRate *rate);
 static int64 claim_wait(const LimiterSlot *slot, TimestampTz now, HxPriority priority);
 static void record_send(LimiterSlot *slot, const HxRate *rate, TimestampTz now);
-static void copy_stats(const LimiterSlot *slot, HxLimiterStats *stats);
+static int64 now_taken(const LimiterSlot *slot, TimestampTz now);
+static void copy_stats(const LimiterSlot *slot, TimestampTz now, HxLimiterStats *stats);
 
 /*
  * Reads a rate: '60/min', '10/s', '1000/h' (a window), '2/s burst 50' (a
@@ -259,6 +261,7 @@ hx_limiter_take(const uint8 *key, const HxRate *rate, TimestampTz now, HxPriorit
 	int64		wait;
 
 	now = follow_clock(slot, now);
+	slot->rate = *rate;
 	wait = Max(slot->paused_until - now, rate_wait(slot, rate, now));
 	if (wait <= 0)
 		wait = claim_wait(slot, now, priority);
@@ -292,38 +295,77 @@ hx_limiter_pause(const uint8 *key, TimestampTz until)
 	limiter_unlock();
 }
 
+/* Ends such a pause: somebody knows better. */
+void
+hx_limiter_resume(const uint8 *key)
+{
+	LimiterSlot *slot = find_slot(limiter_lock(LW_EXCLUSIVE), key);
+
+	if (slot != NULL)
+		slot->paused_until = LONG_AGO;
+	limiter_unlock();
+}
+
 /* What is known of an account; false: nothing. */
 bool
-hx_limiter_stats(const uint8 *key, HxLimiterStats *stats)
+hx_limiter_stats(const uint8 *key, TimestampTz now, HxLimiterStats *stats)
 {
 	LimiterSlot *slot = find_slot(limiter_lock(LW_SHARED), key);
 
 	if (slot != NULL)
-		copy_stats(slot, stats);
+		copy_stats(slot, now, stats);
 	limiter_unlock();
 	return slot != NULL;
 }
 
 /* The same by number, 0 to HX_LIMITER_SLOTS - 1, to look at all of them. */
 bool
-hx_limiter_slot(int slot, HxLimiterStats *stats)
+hx_limiter_slot(int slot, TimestampTz now, HxLimiterStats *stats)
 {
 	Limiter    *limiter = limiter_lock(LW_SHARED);
 	bool		used = limiter->slots[slot].used;
 
 	if (used)
-		copy_stats(&limiter->slots[slot], stats);
+		copy_stats(&limiter->slots[slot], now, stats);
 	limiter_unlock();
 	return used;
 }
 
 static void
-copy_stats(const LimiterSlot *slot, HxLimiterStats *stats)
+copy_stats(const LimiterSlot *slot, TimestampTz now, HxLimiterStats *stats)
 {
 	memcpy(stats->key, slot->key, sizeof(stats->key));
 	stats->taken = slot->taken;
 	stats->throttled = slot->throttled;
+	stats->in_window = now_taken(slot, now);
 	stats->paused_until = slot->paused_until;
+}
+
+/* How much of a window, or of a bucket, is taken; changes nothing. */
+static int64
+now_taken(const LimiterSlot *slot, TimestampTz now)
+{
+	int64		taken = 0;
+
+	switch (slot->rate.kind)
+	{
+		case HX_RATE_NONE:
+			break;
+		case HX_RATE_WINDOW:
+			for (int i = 0; i < slot->entries; i++)
+			{
+				int			entry = (slot->first + i) % RING_SIZE;
+
+				if (now - slot->times[entry] <= window_span(&slot->rate))
+					taken += slot->counts[entry];
+			}
+			break;
+		case HX_RATE_BUCKET:
+			if (slot->bucket_empty > now)
+				taken = (slot->bucket_empty - now + bucket_step(&slot->rate) - 1) / bucket_step(&slot->rate);
+			break;
+	}
+	return taken;
 }
 
 static LimiterSlot *

@@ -48,6 +48,7 @@ typedef struct HxLimiterStats
 	uint8		key[HX_LIMITER_KEY_BYTES];
 	int64		taken;
 	int64		throttled;
+	int64		in_window;		/* of the window, or the bucket, that is taken now */
 	TimestampTz paused_until;	/* in the past: not paused */
 } HxLimiterStats;
 
@@ -60,7 +61,8 @@ extern void hx_limiter_attach(void *memory, LWLock *lock);
 extern int64 hx_limiter_take(const uint8 *key, const HxRate *rate, TimestampTz now,
 							 HxPriority priority);
 extern void hx_limiter_pause(const uint8 *key, TimestampTz until);
-extern bool hx_limiter_stats(const uint8 *key, HxLimiterStats *stats);
-extern bool hx_limiter_slot(int slot, HxLimiterStats *stats);
+extern void hx_limiter_resume(const uint8 *key);
+extern bool hx_limiter_stats(const uint8 *key, TimestampTz now, HxLimiterStats *stats);
+extern bool hx_limiter_slot(int slot, TimestampTz now, HxLimiterStats *stats);
 
 #endif							/* HX_HTTP_LIMITER_H */

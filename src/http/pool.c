@@ -10,9 +10,11 @@
  * interrupt, no memory), and then everything is where the next call expects
  * it, or is freed with the pool's memory context.
  *
- * A socket that libcurl gave up cannot be taken out of a WaitEventSet, and its
+ * A socket that was closed cannot be taken out of a WaitEventSet, and its
  * number may come back as another socket at once; so the set is made anew
- * then.  That costs a few system calls a transfer.
+ * then.  That costs as many system calls as there are sockets: kept
+ * connections therefore stay in the set between two transfers, and one that is
+ * heard of in between, because its other side closed it, leaves with the set.
  *
  * The limit of connections to a host is counted here and not by libcurl, whose
  * limit is one for the whole pool while each request brings its own.
@@ -29,13 +31,12 @@
 
 #define POOL_OWN_FDS	2		/* what libcurl opens for a pool itself */
 #define SPARE_FDS		4
-#define EVENTS_A_WAIT	32
+#define EVENTS_A_WAIT	128
 #define SPARE_EVENTS	14
 
 static void pool_release(void *arg);
 static void pool_drop_library(HxHttpPool *pool);
 static void pool_admit(HxHttpPool *pool);
-static bool pool_has_room(HxHttpPool *pool, HxTransfer *candidate);
 static void pool_finish(HxHttpPool *pool, HxTransfer *transfer);
 static void pool_prepare_set(HxHttpPool *pool);
 static void pool_drop_set(HxHttpPool *pool);
@@ -112,17 +113,15 @@ hx_pool_library(HxHttpPool *pool, const char **problem)
 	return pool->curl != NULL;
 }
 
-/* Takes a new transfer in. */
+/* Takes a new transfer in, for the next hx_http_wait to start. */
 void
 hx_pool_enqueue(HxHttpPool *pool, HxTransfer *transfer)
 {
 	transfer->state = HX_TRANSFER_WAITING;
 	dlist_push_tail(&pool->waiting, &transfer->node);
 	pool->in_flight++;
-	if (transfer->curl == NULL || hx_curl_transfer_origin(transfer->curl) == NULL)
+	if (transfer->curl == NULL || hx_curl_transfer_running(transfer->curl) < 0)
 		pool_finish(pool, transfer);
-	else
-		pool_admit(pool);
 }
 
 /* Strikes a transfer off the pool's lists; libcurl's side of it may remain. */
@@ -153,15 +152,19 @@ static void
 pool_admit(HxHttpPool *pool)
 {
 	dlist_mutable_iter iter;
+	sigset_t	saved;
 
 	pool_account_fds(pool);
+	if (dlist_is_empty(&pool->waiting))
+		return;
+
+	/* nothing in here throws */
+	hx_curl_enter(&saved);
 	dlist_foreach_modify(iter, &pool->waiting)
 	{
 		HxTransfer *transfer = dlist_container(HxTransfer, node, iter.cur);
-		bool		started;
-		sigset_t	saved;
 
-		if (!pool_has_room(pool, transfer))
+		if (hx_curl_transfer_running(transfer->curl) >= transfer->max_connections)
 			continue;
 
 		/*
@@ -174,18 +177,13 @@ pool_admit(HxHttpPool *pool)
 		{
 			transfer->fault = HX_HTTP_OTHER;
 			transfer->problem = "too many open files";
-			hx_curl_enter(&saved);
 			hx_curl_transfer_free(transfer->curl);
 			transfer->curl = NULL;
-			hx_curl_leave(&saved);
 			pool_finish(pool, transfer);
 			continue;
 		}
 
-		hx_curl_enter(&saved);
-		started = hx_curl_transfer_start(transfer->curl);
-		hx_curl_leave(&saved);
-		if (!started)
+		if (!hx_curl_transfer_start(transfer->curl))
 		{
 			pool_finish(pool, transfer);
 			continue;
@@ -196,24 +194,7 @@ pool_admit(HxHttpPool *pool)
 		pool->in_progress++;
 		pool_account_fds(pool);
 	}
-}
-
-/* Tells whether one more transfer may go to the candidate's host. */
-static bool
-pool_has_room(HxHttpPool *pool, HxTransfer *candidate)
-{
-	const char *origin = hx_curl_transfer_origin(candidate->curl);
-	int			running = 0;
-	dlist_iter	iter;
-
-	dlist_foreach(iter, &pool->running)
-	{
-		HxTransfer *transfer = dlist_container(HxTransfer, node, iter.cur);
-
-		if (strcmp(hx_curl_transfer_origin(transfer->curl), origin) == 0)
-			running++;
-	}
-	return running < candidate->max_connections;
+	hx_curl_leave(&saved);
 }
 
 /*
@@ -283,6 +264,11 @@ pool_prepare_set(HxHttpPool *pool)
 	}
 	if (pool->set_broken || pool->latch != MyLatch || count + 2 > pool->capacity)
 		pool_drop_set(pool);
+	if (pool->set == NULL && pool->curl != NULL)
+	{
+		hx_curl_forget_positions(pool->curl);
+		sockets = hx_curl_sockets(pool->curl, &count);
+	}
 
 	/* an error from here on leaves a set that is not used again */
 	pool->set_broken = true;
@@ -294,8 +280,6 @@ pool_prepare_set(HxHttpPool *pool)
 		if (IsUnderPostmaster)
 			AddWaitEventToSet(pool->set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
 		pool->latch = MyLatch;
-		for (int i = 0; i < count; i++)
-			sockets[i].position = -1;
 	}
 	for (int i = 0; i < count; i++)
 	{
@@ -303,6 +287,8 @@ pool_prepare_set(HxHttpPool *pool)
 		uint32		mask = ((s->want & HX_CURL_READ) ? WL_SOCKET_READABLE : 0) |
 			((s->want & HX_CURL_WRITE) ? WL_SOCKET_WRITEABLE : 0);
 
+		if (s->want == 0)
+			continue;
 		if (s->position < 0)
 			s->position = AddWaitEventToSet(pool->set, mask, s->fd, NULL, NULL);
 		else if (s->registered != s->want)

@@ -92,15 +92,14 @@ transfer_prepare(HxTransfer *transfer, const HxHttpRequest *request)
 		.ca_file = request->ca_file,
 		.proxy = request->proxy,
 		.allow_http = request->allow_http,
+		.once = request->once,
 	};
 	bool		complete = true;
-	sigset_t	saved;
 	ListCell   *lc;
 
 	/* the copy needs to fit into one allocation, with its NUL */
 	order.max_body = Min(order.max_body, MaxAllocSize - 1);
 
-	hx_curl_enter(&saved);
 	transfer->curl = hx_curl_transfer_new(transfer->pool->curl, &order, transfer);
 	if (transfer->curl != NULL)
 	{
@@ -111,11 +110,16 @@ transfer_prepare(HxTransfer *transfer, const HxHttpRequest *request)
 			complete = complete &&
 				hx_curl_transfer_header(transfer->curl, header->name, header->value);
 		}
+		foreach(lc, request->parts)
+		{
+			const HxHttpPart *part = lfirst(lc);
+			HxCurlPart	copy = {part->name, part->content, part->content_len, part->filename, part->content_type};
+
+			complete = complete && hx_curl_transfer_part(transfer->curl, &copy);
+		}
 		if (!complete)
 			hx_curl_transfer_free(transfer->curl);
 	}
-	hx_curl_leave(&saved);
-
 	if (transfer->curl == NULL || !complete)
 	{
 		transfer->curl = NULL;
@@ -132,6 +136,8 @@ transfer_release(void *arg)
 	sigset_t	saved;
 
 	hx_pool_forget(transfer);
+	if (transfer->curl == NULL)
+		return;
 	hx_curl_enter(&saved);
 	hx_curl_transfer_free(transfer->curl);
 	hx_curl_leave(&saved);
@@ -219,7 +225,6 @@ hx_transfer_make_result(HxTransfer *transfer, MemoryContext cxt)
 		void	   *cursor = NULL;
 		const char *name;
 		const char *value;
-		sigset_t	saved;
 
 		while (hx_curl_transfer_next_header(transfer->curl, &cursor, &name, &value))
 		{
@@ -232,10 +237,9 @@ hx_transfer_make_result(HxTransfer *transfer, MemoryContext cxt)
 			result->headers = lappend(result->headers, header);
 			hide_secrets(transfer, result, copy, strlen(copy));
 		}
-		hx_curl_enter(&saved);
+		/* it has ended: no thread is started, no signals need to be blocked */
 		hx_curl_transfer_free(transfer->curl);
 		transfer->curl = NULL;
-		hx_curl_leave(&saved);
 	}
 	MemoryContextSwitchTo(before);
 	return result;

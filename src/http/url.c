@@ -23,13 +23,33 @@
 
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
+#include "utils/memutils.h"
 
 #include "http/curl_boundary.h"
 #include "http/guard.h"
 #include "http/http.h"
 
+/* A base, taken apart; one allocation. */
+typedef struct HxBase
+{
+	const char *prefix;			/* scheme, host and port */
+	const char *path;
+	const char *query;			/* NULL: none */
+	bool		has_user;
+	char		text[FLEXIBLE_ARRAY_MEMBER];	/* the base, then the above */
+} HxBase;
+
+/*
+ * The last base that was taken apart, if it was a plain one.  A process makes its
+ * URLs from few bases, which are the addresses of servers; libcurl takes
+ * longer to take one apart than all else takes.
+ */
+static HxBase *last_base = NULL;
+
 static const char has_query_or_fragment[] = "has a query or fragment";
 
+static const HxBase *take_apart(const char *base);
+static char *put_string(char **to, const char *string);
 static void append_path(StringInfo url, const char *path);
 static void check_segments(const char *path);
 static bool is_dot_segment(const char *segment, size_t len);
@@ -53,39 +73,23 @@ static void bad_path(const char *problem);
 char *
 hx_http_url(const char *base, const char *path, List *query)
 {
-	HxCurlUrl	parts;
+	const HxBase *parts = take_apart(to_utf8(base));
 	StringInfoData url;
-	char	   *prefix;
-	char	   *own_path;
-	char	   *own_query;
-	bool		has_user;
-	bool		has_query;
 	bool		has_path = path != NULL && path[0] != '\0';
+	bool		has_query = parts->query != NULL;
 
-	/* nothing throws while libcurl's strings are in hand */
-	base = to_utf8(base);
-	if (!hx_curl_url_parse(base, &parts))
-		bad_url("not a URL");
-	prefix = copy_string(parts.prefix);
-	own_path = copy_string(parts.path);
-	own_query = copy_string(parts.query);
-	has_user = parts.has_user;
-	has_query = parts.query != NULL;
-	hx_curl_url_free(&parts);
-	if (prefix == NULL || own_path == NULL || (has_query && own_query == NULL))
-		out_of_memory();
-	if (has_user)
+	if (parts->has_user)
 		bad_url("user name or password in it");
 	if (has_query && has_path)
 		bad_url(has_query_or_fragment);
 
 	initStringInfo(&url);
-	appendStringInfoString(&url, prefix);
-	append_path(&url, own_path);
+	appendStringInfoString(&url, parts->prefix);
+	append_path(&url, parts->path);
 	if (has_query)
 	{
 		appendStringInfoChar(&url, '?');
-		append_escaped(&url, own_query);
+		append_escaped(&url, parts->query);
 	}
 	if (has_path)
 	{
@@ -99,6 +103,59 @@ hx_http_url(const char *base, const char *path, List *query)
 	}
 	append_query(&url, query, !has_query);
 	return url.data;
+}
+
+/* Takes a base apart; the result lasts until the next call. */
+static const HxBase *
+take_apart(const char *text)
+{
+	HxCurlUrl	parts;
+	HxBase	   *base;
+	Size		size;
+	bool		keep;
+
+	if (last_base != NULL && strcmp(last_base->text, text) == 0)
+		return last_base;
+
+	/* nothing throws while libcurl's strings are in hand */
+	if (!hx_curl_url_parse(text, &parts))
+		bad_url("not a URL");
+	size = offsetof(HxBase, text) + strlen(text) + strlen(parts.prefix) + strlen(parts.path) + 3 +
+		(parts.query != NULL ? strlen(parts.query) + 1 : 0);
+	keep = parts.query == NULL && !parts.has_user;
+	base = MemoryContextAllocExtended(keep ? TopMemoryContext : CurrentMemoryContext, size, MCXT_ALLOC_NO_OOM);
+	if (base != NULL)
+	{
+		char	   *to = base->text;
+
+		(void) put_string(&to, text);
+		base->prefix = put_string(&to, parts.prefix);
+		base->path = put_string(&to, parts.path);
+		base->query = parts.query != NULL ? put_string(&to, parts.query) : NULL;
+		base->has_user = parts.has_user;
+	}
+	hx_curl_url_free(&parts);
+	if (base == NULL)
+		out_of_memory();
+	if (keep)
+	{
+		if (last_base != NULL)
+			pfree(last_base);
+		last_base = base;
+	}
+	return base;
+}
+
+/* Puts a string where there is room for it, and goes behind it. */
+static char *
+put_string(char **to, const char *string)
+{
+	char	   *put = *to;
+	size_t		size = strlen(string) + 1;
+
+	memcpy(put, string, size);
+	*to += size;
+	return put;
 }
 
 /* Appends a path: what it can hold as it is, the rest escaped. */
