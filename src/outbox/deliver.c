@@ -19,7 +19,10 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/shared.h"
 #include "outbox/outbox.h"
+
+#define RETENTION_MS	1000	/* to delete old requests in, at the end */
 
 PG_FUNCTION_INFO_V1(hubex_deliver);
 
@@ -31,7 +34,8 @@ static const HxTransactions procedure_transactions = {
 /*
  * hubex_deliver(server, timeout): delivers what is due, of one server or of
  * all, until nothing is or the timeout passes; what is in flight then is
- * waited for.  Errors: called inside a transaction block (2D000).
+ * waited for.  Errors: called inside a transaction block (2D000), a copy of
+ * another database (55000).
  */
 Datum
 hubex_deliver(PG_FUNCTION_ARGS)
@@ -79,6 +83,8 @@ hubex_deliver(PG_FUNCTION_ARGS)
 		if (GetCurrentTimestamp() >= deadline)
 			hx_delivery_stop_claiming(delivery);
 		wish = hx_delivery_step(delivery);
+		if (hx_delivery_held(delivery) != NULL && hx_delivery_idle(delivery))
+			hx_binding_report_held(ERROR, hx_delivery_held(delivery));
 		MemoryContextSwitchTo(context);
 		MemoryContextDelete(step);
 		if (wish < 0 || (wish > 0 && hx_delivery_idle(delivery)))
@@ -86,6 +92,10 @@ hubex_deliver(PG_FUNCTION_ARGS)
 		if (wish > 0)
 			hx_delivery_wait(delivery, wish);
 	}
+
+	/* The worker, where there is one, does this by the way. */
+	if (hx_shared() == NULL && !hx_delivery_gone(delivery))
+		hx_retention_walk(&procedure_transactions, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), RETENTION_MS));
 
 	MemoryContextDelete(context);
 	hx_outbox_procedure_leave();

@@ -8,17 +8,19 @@
  * the sockets until then.  The worker and CALL hubex_deliver() are two thin
  * callers that differ only in how a transaction is begun and committed.
  *
- * A step is: collect the transfers that ended, judge them (answer.c); in one
- * transaction record what became of them and claim what is due; start the
- * transfers of what is ready.  Between claim and record lies the network, and
- * no transaction.
+ * A step is: collect the calls that ended and judge them (calls.c, answer.c);
+ * in one transaction record what became of requests and claim what is due;
+ * start the calls of what is ready.  Between claim and record lies the
+ * network, and no transaction.  The transaction waits a moment for company:
+ * its flush to disk costs as much for a hundred requests as for one.
  *
- * An item, one claimed request, moves like this:
+ * An item, one claimed request, is ready, in a call, or done; what it does
+ * next is its request's step:
  *
- *	 SEND -> SENDING -> done			answered, refused or to be retried
- *	  ^  \_____/  \						(a 401 renews the token, once)
- *	  |			   v
- *	 LOOK_UP -> LOOKING_UP -> done		found there; or SEND if it is not
+ *	 RESOLVE -> SEND -> DONE		the record's id is looked up where only its
+ *	    \	  ^  |	   ^				natural key is known
+ *		 \	  |	 v	   |
+ *		  -> LOOK_UP --			is the work done?  If not, SEND (again)
  *
  * An item's memory hangs below its batch's, the requests claimed together,
  * which goes when its last item is done.
@@ -27,95 +29,42 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "miscadmin.h"
 #include "storage/proc.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/inval.h"
 #include "utils/memutils.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
-#include "base/attempt.h"
 #include "base/owner.h"
 #include "base/shared.h"
 #include "compat.h"
 #include "connector/token.h"
-#include "outbox/outbox.h"
+#include "outbox/change.h"
+#include "outbox/delivery_internal.h"
 
-#define MAX_ITEMS			128 /* in flight over all servers */
 #define MAX_BYTES			(32 * 1024 * 1024)	/* of large bodies in flight to a server, but for one */
-#define MAX_ANSWER			(16 * 1024 * 1024)	/* it is kept in the outbox */
-#define LOOK_UP_POLL_MS		1000	/* no quota to look up with */
 #define LOOK_EVERY_MS		5000	/* even if nobody wakes us */
 #define RECOVER_EVERY_MS	2000	/* look for dead claimants */
-#define TOKEN_POLL_MS		20	/* another process is signing in */
+#define SWEEP_SHARE			50	/* a full look takes at most this part of the time */
 #define ERROR_PAUSE_MS		1000	/* after a failed transaction */
-#define SIGN_IN_PAUSE_MS	5000	/* after a sign-in that failed */
+#define RECORD_DELAY_US		2000	/* an outcome waits for others to be recorded with */
+#define RECORD_DELAY_MOST_US	50000
+#define RECORD_DELAY_SHARE	4	/* so many times as long as a transaction takes */
+#define NO_ACCOUNT_PAUSE_MS	1000	/* times the number of attempts */
 
-/* Requests claimed together; owns their memory. */
-typedef struct Batch
-{
-	MemoryContext context;
-	int			items;
-	List	   *accounts;		/* of BatchAccount * */
-} Batch;
+/* Servers were made, changed or dropped since they were looked at last; the process's caches tell all. */
+static bool servers_changed = true;
+static bool servers_altered = false;	/* they or credentials were, for sure */
 
-typedef struct BatchAccount
+static void
+note_server_change(Datum arg, int cache, uint32 hash)
 {
-	char	   *server;
-	char	   *owner;
-	HxAccount  *account;		/* NULL: could not be opened */
-	char	   *problem;
-} BatchAccount;
-
-typedef enum ItemPhase
-{
-	ITEM_SEND,
-	ITEM_SENDING,
-	ITEM_LOOK_UP,
-	ITEM_LOOKING_UP,
-	ITEM_DONE
-} ItemPhase;
-
-typedef struct DeliveryItem
-{
-	ItemPhase	phase;
-	Batch	   *batch;
-	HxRequest  *request;
-	HxAccount  *account;
-	HxTransfer *transfer;
-	uint64		token_version;
-	bool		sent;			/* since it was claimed */
-	bool		renewed;		/* a 401 was answered by a new token already */
-	bool		signs_in;		/* this transfer is a sign-in, for the item's account */
-	HxOutcome	outcome;
-} DeliveryItem;
-
-struct HxDelivery
-{
-	MemoryContext context;
-	const HxTransactions *transactions;
-	char	   *only_server;
-	HxHttpPool *pool;
-	int64		claimant;		/* 0: none yet */
-	MemoryContextCallback at_end;
-	List	   *items;			/* of DeliveryItem *: claimed and not recorded */
-	List	   *sign_ins;		/* of DeliveryItem *: sign-ins under way */
-	List	   *throttled;		/* of Pause *: servers without quota */
-	bool		look;			/* something may be due */
-	TimestampTz next_due;		/* 0: nothing known */
-	TimestampTz next_look;
-	TimestampTz next_recovery;
-	bool		stopping;		/* nothing more is claimed */
-	Oid			outbox;			/* the table claimed from first */
-	bool		gone;			/* the extension is not here any more, or is another */
-	MemoryContext unfinished;	/* of a batch whose claim has not committed */
-};
-
-typedef struct Pause
-{
-	char	   *server;
-	TimestampTz until;
-} Pause;
+	servers_changed = true;
+	servers_altered = true;
+}
 
 /* The end of a delivery: others may recover its requests and sign in. */
 static void
@@ -140,14 +89,24 @@ hx_delivery_create(const HxTransactions *transactions, const char *only_server)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "hubex delivery", ALLOCSET_DEFAULT_SIZES);
 	HxDelivery *delivery = MemoryContextAllocZero(context, sizeof(HxDelivery));
+	static bool callback_registered = false;
 
 	delivery->context = context;
 	delivery->transactions = transactions;
 	delivery->only_server = only_server ? MemoryContextStrdup(context, only_server) : NULL;
 	delivery->look = true;
+	dlist_init(&delivery->ready);
+	dlist_init(&delivery->done);
 	delivery->at_end.func = release_delivery;
 	delivery->at_end.arg = delivery;
 	MemoryContextRegisterResetCallback(context, &delivery->at_end);
+	servers_changed = true;
+	if (!callback_registered)
+	{
+		CacheRegisterSyscacheCallback(FOREIGNSERVEROID, note_server_change, (Datum) 0);
+		CacheRegisterSyscacheCallback(USERMAPPINGOID, note_server_change, (Datum) 0);
+	}
+	callback_registered = true;
 	delivery->pool = hx_http_pool_create(context);
 	return delivery;
 }
@@ -163,7 +122,7 @@ hx_delivery_gone(const HxDelivery *delivery)
 bool
 hx_delivery_idle(const HxDelivery *delivery)
 {
-	return delivery->items == NIL;
+	return delivery->nitems == 0;
 }
 
 /* From now on nothing more is taken up; what is in flight is brought to its end. */
@@ -189,172 +148,356 @@ hx_delivery_wait(HxDelivery *delivery, int64 milliseconds)
 static bool
 is_uncertain(const DeliveryItem *item)
 {
-	return item->request->uncertain || (item->sent && item->request->creates);
+	return item->request->uncertain ||
+		(item->sent && !hx_outbox_repeats_safely(item->account, item->request));
+}
+
+/*
+ * An item's outcome is known.  Those that come after it in its key go on, or
+ * go back if it has to be sent again.
+ */
+void
+hx_item_done(HxDelivery *delivery, DeliveryItem *item)
+{
+	HxVerdict	verdict = item->request->outcome.verdict;
+	DeliveryItem	   *after = item->after;
+
+	Assert(item->place == ITEM_READY);
+	dlist_delete(&item->node);
+	dlist_push_tail(&delivery->done, &item->node);
+	item->place = ITEM_DONE;
+	if (delivery->ndone++ == 0)
+		delivery->done_since = GetCurrentTimestamp();
+	item->peer->load -= item->weight;
+	if (item->request->bytes > HX_REQUEST_SMALL_BYTES)
+		item->peer->large_bytes -= item->request->bytes;
+
+	item->after = NULL;
+	if (after == NULL)
+		return;
+	after->before = NULL;
+	if ((verdict == HX_RETRY || verdict == HX_RETURNED) && after->place == ITEM_READY)
+		hx_item_put_back(delivery, after, 0, NULL);
 }
 
 /* Puts an item back; if it was not sent, as it was. */
-static void
-put_back(DeliveryItem *item, int64 wait_ms, const char *why)
+void
+hx_item_put_back(HxDelivery *delivery, DeliveryItem *item, int64 wait_ms, const char *why)
 {
 	MemoryContext old = MemoryContextSwitchTo(item->batch->context);
+	HxOutcome  *outcome = &item->request->outcome;
 
-	item->outcome.verdict = item->sent ? HX_RETRY : HX_RETURNED;
-	item->outcome.uncertain = is_uncertain(item);
-	item->outcome.next_attempt_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait_ms);
+	outcome->verdict = item->sent ? HX_RETRY : HX_RETURNED;
+	outcome->uncertain = is_uncertain(item);
+	outcome->next_attempt_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait_ms);
 	if (why != NULL)
-		item->outcome.error = pstrdup(why);
-	item->phase = ITEM_DONE;
+		outcome->error = pstrdup(why);
+	item->request->step = HX_STEP_DONE;
+	hx_item_done(delivery, item);
 	MemoryContextSwitchTo(old);
 }
 
 /* Ends an attempt that could not go on. */
-static void
-fail_attempt(DeliveryItem *item, const char *why, int64 retry_after_ms)
+void
+hx_item_fail(HxDelivery *delivery, DeliveryItem *item, const char *why)
 {
 	MemoryContext old = MemoryContextSwitchTo(item->batch->context);
+	HxRequest  *request = item->request;
 
-	item->outcome.verdict = HX_RETRY;
-	item->outcome.uncertain = is_uncertain(item);
-	item->outcome.error = pstrdup(why);
-	item->outcome.next_attempt_at =
-		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-									hx_outbox_backoff_ms(item->account ? item->account->manifest : NULL,
-														 item->request->attempts, retry_after_ms, 0.5));
-	item->phase = ITEM_DONE;
+	if (item->account != NULL)
+		hx_outbox_try_again(item->account, request, -1, pstrdup(why));
+	else
+	{
+		/* no account, no policy */
+		request->outcome.verdict = HX_RETRY;
+		request->outcome.error = pstrdup(why);
+		request->outcome.next_attempt_at =
+			TimestampTzPlusMilliseconds(GetCurrentTimestamp(), NO_ACCOUNT_PAUSE_MS * Min(request->attempts, 60));
+		request->step = HX_STEP_DONE;
+	}
+	request->outcome.uncertain = is_uncertain(item);
+	hx_item_done(delivery, item);
 	MemoryContextSwitchTo(old);
 }
 
-/*
- * The account to send a request from, opened once for all requests of a batch
- * with one server and owner.  What cannot be opened (a mapping that is
- * missing, say) fails the attempt, not the request: the DBA can mend it.
- */
-static BatchAccount *
-batch_account(Batch *batch, const HxRequest *request)
+/* Lets a batch go whose last holder this was. */
+void
+hx_batch_release(Batch *batch)
 {
-	BatchAccount *entry;
-	ListCell   *cell;
-	Oid			role;
-
-	foreach(cell, batch->accounts)
-	{
-		entry = lfirst(cell);
-		if (strcmp(entry->server, request->server) == 0 && strcmp(entry->owner, request->owner) == 0)
-			return entry;
-	}
-
-	entry = palloc0(sizeof(BatchAccount));
-	entry->server = request->server;
-	entry->owner = request->owner;
-	batch->accounts = lappend(batch->accounts, entry);
-	role = get_role_oid(request->owner, true);
-	if (!OidIsValid(role))
-		entry->problem = psprintf("role \"%s\" does not exist any more", request->owner);
-	else
-		entry->account = hx_account_try_open(request->server, role, &entry->problem);
-	return entry;
+	if (--batch->holders == 0)
+		MemoryContextDelete(batch->context);
 }
 
-/* How many more requests of a server may be taken now. */
-static int
-free_room(HxDelivery *delivery, const HxRoom *room, TimestampTz now)
+/* Makes the item of a claimed request; the first step of what may be sent. */
+static DeliveryItem *
+make_item(HxDelivery *delivery, Batch *batch, Peer *peer, HxRequest *request)
 {
-	int			room_left = room->free;
-	int			allowed = room->free;
+	DeliveryItem	   *item = palloc0(sizeof(DeliveryItem));
+
+	item->batch = batch;
+	item->request = request;
+	item->peer = peer;
+	item->weight = 1;
+	batch->holders++;
+	return item;
+}
+
+/* A claim has committed: its items are on their way. */
+static void
+take_in(HxDelivery *delivery, List *items)
+{
 	ListCell   *cell;
 
-	if (delivery->stopping)
-		return 0;
-	if (delivery->only_server != NULL && strcmp(delivery->only_server, room->server) != 0)
-		return 0;
-	foreach(cell, delivery->throttled)
+	foreach(cell, items)
 	{
-		Pause	   *pause = lfirst(cell);
+		DeliveryItem	   *item = lfirst(cell);
 
-		if (strcmp(pause->server, room->server) == 0)
+		item->place = ITEM_READY;
+		dlist_push_tail(&delivery->ready, &item->node);
+		delivery->nitems++;
+		item->peer->holders++;
+		item->peer->load += item->weight;
+		if (item->request->bytes > HX_REQUEST_SMALL_BYTES)
+			item->peer->large_bytes += item->request->bytes;
+	}
+	foreach(cell, items)
+	{
+		DeliveryItem	   *item = lfirst(cell);
+		MemoryContext old;
+
+		if (item->place != ITEM_READY)
+			continue;
+		old = MemoryContextSwitchTo(item->batch->context);
+		if (item->problem != NULL)
+			hx_item_fail(delivery, item, item->problem);
+		MemoryContextSwitchTo(old);
+	}
+}
+
+/* Opens the account of a claimed item and fills in what the outbox knows of its record. */
+static void
+prepare_item(DeliveryItem *item)
+{
+	HxRequest  *request = item->request;
+
+	hx_calls_open_account(item, &item->problem);
+	if (request->remote_id == NULL && request->natural_key != NULL && request->resource != NULL && !request->creates)
+		request->remote_id = hx_outbox_known_record(request);
+	if (item->account != NULL && hx_outbox_can_send(item->account, request))
+		request->step = hx_outbox_first_step(item->account, request);
+	else if (item->account != NULL)
+		item->problem = "the connector does not say any more how this is done";
+}
+
+/*
+ * Claims what is due of one server, in the open transaction; with each request
+ * those that can be merged with it, and more of a kind that goes in batches.
+ */
+static List *
+claim_of(HxDelivery *delivery, Batch *batch, Peer *peer, const pg_uuid_t *binding, int places)
+{
+	HxRoom		room = {.server = peer->name,.free = places,.due_from = peer->due_from,
+	.due_from_id = peer->due_from_id};
+	List	   *items = NIL;
+	List	   *heads;
+	ListCell   *cell;
+	double		load = 0;
+
+	room.bytes = MAX_BYTES - peer->large_bytes;
+
+	/* The one to see whether a server answers again is none that has failed already, if there is another. */
+	room.untried = peer->circuit.state != HX_CIRCUIT_CLOSED;
+	heads = hx_outbox_claim(delivery->claimant, binding, &room);
+	if (room.untried && heads == NIL)
+	{
+		room.untried = false;
+		heads = hx_outbox_claim(delivery->claimant, binding, &room);
+	}
+	peer->due_from = room.due_from;
+	peer->due_from_id = room.due_from_id;
+	peer->more = room.more || room.untried;
+	foreach(cell, heads)
+	{
+		DeliveryItem	   *item = make_item(delivery, batch, peer, lfirst(cell));
+		DeliveryItem	   *last = item;
+		ListCell   *follower;
+
+		prepare_item(item);
+		items = lappend(items, item);
+		if (item->problem != NULL)
+			continue;
+		item->weight = 1.0 / hx_outbox_most_a_call(item->account, item->request);
+		load += item->weight;
+		if (!hx_outbox_merges(item->account, item->request))
+			continue;
+		foreach(follower, hx_outbox_claim_followers(delivery->claimant, binding, item->request, MAX_FOLLOWERS))
 		{
-			if (pause->until > now)
-				return 0;
-			allowed = 1;		/* feel the way back, whatever is in flight still */
+			DeliveryItem	   *next = make_item(delivery, batch, peer, lfirst(follower));
+
+			prepare_item(next);
+			next->weight = 0;
+			next->before = last;
+			last->after = next;
+			last = next;
+			items = lappend(items, next);
 		}
 	}
-	foreach(cell, delivery->items)
-	{
-		DeliveryItem *item = lfirst(cell);
 
-		if (item->phase != ITEM_DONE && strcmp(item->request->server, room->server) == 0)
-			room_left--;
+	/* A batch takes one place: fill up with others of the last one's kind. */
+	if (room.more && list_length(heads) > 0 && load < list_length(heads) - 0.5)
+	{
+		HxRequest  *last = llast(heads);
+		DeliveryItem	   *like = NULL;
+		int			most = 1;
+
+		foreach(cell, items)
+		{
+			like = lfirst(cell);
+			if (like->request == last && like->problem == NULL)
+				most = hx_outbox_most_a_call(like->account, like->request);
+		}
+		if (most > 1)
+		{
+			HxRoom		same = {.server = peer->name,.free = most * (places - (int) load) - list_length(heads),
+				.bytes = room.bytes,.resource = last->resource,.operation = last->operation,
+			.due_from = peer->due_from,.due_from_id = peer->due_from_id};
+
+			foreach(cell, hx_outbox_claim(delivery->claimant, binding, &same))
+			{
+				DeliveryItem	   *item = make_item(delivery, batch, peer, lfirst(cell));
+
+				prepare_item(item);
+				item->weight = 1.0 / most;
+				items = lappend(items, item);
+			}
+		}
 	}
-	return Max(Min(room_left, allowed), 0);
+	return items;
 }
 
-/* The size of the large bodies in flight to a server. */
-static int64
-large_bytes(HxDelivery *delivery, const char *server)
-{
-	int64		bytes = 0;
-	ListCell   *cell;
-
-	foreach(cell, delivery->items)
-	{
-		DeliveryItem *item = lfirst(cell);
-
-		if (item->phase != ITEM_DONE && strcmp(item->request->server, server) == 0 &&
-			item->request->bytes > HX_REQUEST_SMALL_BYTES)
-			bytes += item->request->bytes;
-	}
-	return bytes;
-}
-
-/* Claims what is due, in the open transaction; the items start as SEND. */
+/* Claims what is due, in the open transaction; the items are not on their way yet. */
 static List *
-claim(HxDelivery *delivery, Batch *batch)
+claim(HxDelivery *delivery, Batch *batch, const pg_uuid_t *binding)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	List	   *servers = hx_outbox_servers();
-	HxRoom	   *rooms = palloc(sizeof(HxRoom) * Max(list_length(servers), 1));
-	List	   *claimed = NIL;
-	int			nrooms = 0;
-	int			in_all = MAX_ITEMS;
+	List	   *items = NIL;
+	double		in_all = MAX_CALLS;
 	ListCell   *cell;
+	bool		locked = false;
 
-	/* What is being recorded makes room already. */
-	foreach(cell, delivery->items)
-		if (((DeliveryItem *) lfirst(cell))->phase != ITEM_DONE)
-			in_all--;
-	foreach(cell, servers)
+	foreach(cell, delivery->peers)
+		in_all -= Min(((Peer *) lfirst(cell))->load, ((Peer *) lfirst(cell))->connections);
+	foreach(cell, delivery->peers)
 	{
-		HxRoom	   *room = lfirst(cell);
+		Peer	   *peer = lfirst(cell);
+		int			places = hx_peer_room(delivery, peer, now);
 
-		room->free = Min(free_room(delivery, room, now), in_all);
-		room->bytes = MAX_BYTES - large_bytes(delivery, room->server);
-		if (room->free > 0)
-			rooms[nrooms++] = *room;
+		if (!peer->unlimited)
+			places = Min(places, (int) in_all);
+		if (places <= 0 || !peer->more)
+			continue;
+		if (!locked)
+			hx_outbox_begin_claiming();
+		locked = true;
+		items = list_concat(items, claim_of(delivery, batch, peer, binding, places));
+		in_all -= Min(places, list_length(items));
 	}
-	if (nrooms == 0)
+	return items;
+}
+
+/* What happens to a request by its outcome. */
+static HxChange *
+change_of(const HxDelivery *delivery, const DeliveryItem *item)
+{
+	static const HxEvent events[] = {
+		[HX_DELIVERED] = HX_EVENT_DELIVER,
+		[HX_DEAD] = HX_EVENT_GIVE_UP,
+		[HX_RETRY] = HX_EVENT_PUT_BACK,
+		[HX_RETURNED] = HX_EVENT_PUT_BACK
+	};
+	const HxOutcome *outcome = &item->request->outcome;
+	HxChange   *change = palloc0(sizeof(HxChange));
+
+	change->event = events[outcome->verdict];
+	change->id = item->request->id;
+	change->claimant = delivery->claimant;
+	change->attempts = outcome->verdict == HX_RETURNED ? -1 : 0;
+	change->next_attempt_at = outcome->next_attempt_at;
+	change->error = outcome->error;
+	change->outcome = outcome;
+	return change;
+}
+
+/* Counts what became of an item. */
+static void
+count_outcome(const DeliveryItem *item)
+{
+	Oid			server = item->peer->oid;
+
+	switch (item->request->outcome.verdict)
+	{
+		case HX_DELIVERED:
+			hx_stats_add(server, HX_STAT_DELIVERED, 1);
+			if (item->looked_up)
+				hx_stats_add(server, HX_STAT_RECONCILED, 1);
+			break;
+		case HX_DEAD:
+			hx_stats_add(server, HX_STAT_FAILED, 1);
+			hx_stats_add(server, HX_STAT_DEAD, 1);
+			break;
+		case HX_RETRY:
+			hx_stats_add(server, HX_STAT_FAILED, 1);
+			hx_stats_add(server, HX_STAT_RETRIED, 1);
+			break;
+		default:
+			break;
+	}
+}
+
+/*
+ * Records what became of the items that are done, in the open transaction, and
+ * lets go what waited for them.  Returns those items.
+ */
+static List *
+record(HxDelivery *delivery)
+{
+	List	   *recorded = NIL;
+	List	   *changes = NIL;
+	List	   *ended = NIL;	/* requests */
+	List	   *unwritten = NIL;
+	ListCell   *cell;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &delivery->done)
+	{
+		DeliveryItem	   *item = dlist_container(DeliveryItem, node, iter.cur);
+
+		recorded = lappend(recorded, item);
+		changes = lappend(changes, change_of(delivery, item));
+		if (item->request->outcome.verdict == HX_DELIVERED || item->request->outcome.verdict == HX_DEAD)
+			ended = lappend(ended, item->request);
+		else
+			item->peer->more = true;
+	}
+	if (recorded == NIL)
 		return NIL;
-
-	foreach(cell, hx_outbox_claim(delivery->claimant, rooms, nrooms, in_all))
+	(void) hx_outbox_change(changes);
+	if (hx_outbox_release_blocked(ended) > 0)
+		foreach(cell, delivery->peers)
+			((Peer *) lfirst(cell))->more = true;
+	foreach(cell, ended)
 	{
-		DeliveryItem *item = palloc0(sizeof(DeliveryItem));
-		BatchAccount *entry;
+		HxRequest  *request = lfirst(cell);
+		char	   *problem;
 
-		item->batch = batch;
-		item->request = lfirst(cell);
-		item->outcome.id = item->request->id;
-		item->outcome.uncertain = item->request->uncertain;
-		entry = batch_account(batch, item->request);
-		item->account = entry->account;
-		batch->items++;
-		if (item->account == NULL)
-			fail_attempt(item, entry->problem, -1);
-		else if (item->request->creates && !hx_outbox_can_create(item->account, item->request))
-			fail_attempt(item, "the connector does not say any more how a record of this resource is created", -1);
-		else if (item->request->uncertain && hx_outbox_can_look_up(item->account, item->request))
-			item->phase = ITEM_LOOK_UP;
-		claimed = lappend(claimed, item);
+		if (request->outcome.verdict == HX_DELIVERED && request->write_back != NULL && !hx_write_back(request, &problem))
+		{
+			request->outcome.error = problem;
+			unwritten = lappend(unwritten, request);
+		}
 	}
-	return claimed;
+	hx_outbox_mark_unwritten(unwritten);
+	return recorded;
 }
 
 /* Takes recorded items out of the list, and their batches with the last. */
@@ -365,34 +508,82 @@ drop_recorded(HxDelivery *delivery, List *recorded)
 
 	foreach(cell, recorded)
 	{
-		DeliveryItem *item = lfirst(cell);
+		DeliveryItem	   *item = lfirst(cell);
 		Batch	   *batch = item->batch;
+		List	   *held = item->held;
+		ListCell   *other;
 
-		delivery->items = list_delete_ptr(delivery->items, item);
-		if (--batch->items == 0)
-			MemoryContextDelete(batch->context);
+		count_outcome(item);
+		item->peer->holders--;
+		dlist_delete(&item->node);
+		delivery->ndone--;
+		delivery->nitems--;
+		foreach(other, held)
+			hx_batch_release(lfirst(other));
+		hx_batch_release(batch);
 	}
 }
 
-/* The items that are done, and their outcomes. */
-static List *
-done_items(HxDelivery *delivery, List **outcomes)
+/* What is not needed at every step: the dead claimants, what expired, what could not be written back. */
+static void
+look_around(HxDelivery *delivery, const pg_uuid_t *binding, TimestampTz now)
 {
-	List	   *done = NIL;
+	int64		recovered;
 	ListCell   *cell;
 
-	*outcomes = NIL;
-	foreach(cell, delivery->items)
-	{
-		DeliveryItem *item = lfirst(cell);
+	delivery->next_recovery = TimestampTzPlusMilliseconds(now, RECOVER_EVERY_MS);
+	if (delivery->held != NULL)
+		return;					/* the claimants are another database's */
+	recovered = hx_outbox_recover(delivery->outbox, delivery->claimant, binding);
+	if (recovered > 0)
+		ereport(LOG,
+				(errmsg("hubex recovered " INT64_FORMAT " requests that were in flight when their sender ended", recovered)));
+	if (hx_outbox_expire(binding) > 0)
+		foreach(cell, delivery->peers)
+			((Peer *) lfirst(cell))->more = true;
 
-		if (item->phase == ITEM_DONE)
-		{
-			done = lappend(done, item);
-			*outcomes = lappend(*outcomes, &item->outcome);
-		}
+	/* An old snapshot keeps the traces of all that was in flight: looking through them takes a small part of the time. */
+	delivery->next_recovery = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+														  RECOVER_EVERY_MS +
+														  SWEEP_SHARE * TimestampDifferenceMilliseconds(now, GetCurrentTimestamp()));
+
+	/* after that, for the user's functions may take their time */
+	hx_outbox_write_back_again(binding);
+}
+
+/*
+ * Where to look for what is due: as far back as what others have committed
+ * since, or, where that is not known, everywhere.
+ */
+static void
+decide_where_to_look(HxDelivery *delivery, TimestampTz now)
+{
+	TimestampTz due_from = delivery->transactions->takes_announcements ? hx_shared_take_due_from() : PG_INT64_MIN;
+	bool		by_hand = delivery->transactions->takes_announcements && due_from == PG_INT64_MIN;
+	bool		due = delivery->look || now >= delivery->next_look || (delivery->next_due != 0 && now >= delivery->next_due);
+	ListCell   *cell;
+
+	if (now >= delivery->next_sweep)
+	{
+		due = true;
+		due_from = PG_INT64_MIN;
 	}
-	return done;
+
+	/* pauses and connectors are tables of ours, so a change of them is announced or found after a while */
+	if (due_from == PG_INT64_MIN || now >= delivery->next_look)
+		servers_changed = true;
+	servers_altered = servers_altered || by_hand;
+	foreach(cell, delivery->peers)
+	{
+		Peer	   *peer = lfirst(cell);
+
+		if (due_from <= peer->due_from)
+		{
+			peer->due_from = due_from;
+			peer->due_from_id = 0;
+		}
+		peer->more = peer->more || due;
+	}
 }
 
 /*
@@ -406,18 +597,21 @@ record_and_claim(HxDelivery *delivery)
 	MemoryContext here = CurrentMemoryContext;
 	MemoryContext batch_context = AllocSetContextCreate(delivery->context, "hubex batch", ALLOCSET_SMALL_SIZES);
 	Batch	   *batch = MemoryContextAllocZero(batch_context, sizeof(Batch));
-	TimestampTz now = GetCurrentTimestamp();
-	List	   *outcomes;
-	List	   *recorded = done_items(delivery, &outcomes);
+	TimestampTz begin = GetCurrentTimestamp();
+	bool		sweep = begin >= delivery->next_sweep;
+	List	   *recorded;
 	List	   *claimed = NIL;
 	TimestampTz due = 0;
+	pg_uuid_t	binding;
+	char	   *held;
 	Oid			relation;
 	Oid			owner;
 
 	delivery->unfinished = batch_context;
 	batch->context = batch_context;
+	decide_where_to_look(delivery, begin);
 	delivery->transactions->begin();
-	if (!hx_owner_table("outbox", &relation, &owner) ||
+	if (!hx_owner_hold_extension() || !hx_owner_table("outbox", &relation, &owner) ||
 		(OidIsValid(delivery->outbox) && delivery->outbox != relation))
 	{
 		delivery->gone = true;
@@ -431,38 +625,42 @@ record_and_claim(HxDelivery *delivery)
 		delivery->claimant = hx_outbox_new_claimant(relation);
 		delivery->next_recovery = 0;
 	}
-	if (outcomes != NIL)
-		hx_outbox_record(delivery->claimant, outcomes);
-	if (now >= delivery->next_recovery)
-	{
-		int64		recovered = hx_outbox_recover(relation, delivery->claimant);
+	(void) hx_binding_holds(&binding, &held);
+	if (held != NULL)
+		held = MemoryContextStrdup(delivery->context, held);
+	if (delivery->held != NULL)
+		pfree(delivery->held);
+	delivery->held = held;
 
-		if (recovered > 0)
-			ereport(LOG,
-					(errmsg("hubex recovered " INT64_FORMAT " requests that were in flight when their sender ended", recovered)));
-		delivery->next_recovery = TimestampTzPlusMilliseconds(now, RECOVER_EVERY_MS);
+	MemoryContextSwitchTo(here);
+	recorded = record(delivery);
+	if (begin >= delivery->next_recovery)
+		look_around(delivery, &binding, begin);
+	if (servers_changed)
+	{
+		servers_changed = false;
+		hx_peers_refresh(delivery, hx_outbox_servers(), servers_altered);
+		if (servers_altered)
+			hx_calls_forget_accounts(delivery);
+		servers_altered = false;
 	}
 	MemoryContextSwitchTo(batch_context);
-	claimed = claim(delivery, batch);
+	claimed = claim(delivery, batch, &binding);
 	MemoryContextSwitchTo(here);
-	if (!hx_outbox_next_due(delivery->only_server, &due))
+	if (held != NULL || !hx_outbox_next_due(delivery->only_server, &binding, &due))
 		due = 0;
+	if (recorded != NIL && !delivery->transactions->takes_announcements)
+		hx_shared_wake_at_commit(begin);
 	delivery->transactions->commit();
 	MemoryContextSwitchTo(here);
 
 	if (recorded != NIL && hx_shared() != NULL)
 		ConditionVariableBroadcast(&hx_shared()->delivered);
 	drop_recorded(delivery, recorded);
-
-	{
-		MemoryContext old = MemoryContextSwitchTo(delivery->context);
-
-		delivery->items = list_concat(delivery->items, claimed);
-		MemoryContextSwitchTo(old);
-	}
+	delivery->unfinished = NULL;
 	if (claimed == NIL)
 		MemoryContextDelete(batch_context);
-	delivery->unfinished = NULL;
+	delivery->transaction_us = GetCurrentTimestamp() - begin;
 
 	/*
 	 * All that is due and had room is claimed.  What comes next is announced
@@ -471,297 +669,69 @@ record_and_claim(HxDelivery *delivery)
 	delivery->look = false;
 	delivery->next_due = due;
 	delivery->next_look = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOOK_EVERY_MS);
+	if (sweep)
+		delivery->next_sweep = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+														   LOOK_EVERY_MS +
+														   SWEEP_SHARE * TimestampDifferenceMilliseconds(begin, GetCurrentTimestamp()));
+	take_in(delivery, claimed);
 }
 
-/* Notes that a server has no quota for a while. */
-static void
-note_pause(HxDelivery *delivery, const char *server, int64 wait_us)
+/*
+ * How long an outcome waits for others, in microseconds: so long that
+ * transactions take a small part of the time.
+ */
+static int64
+record_delay(const HxDelivery *delivery)
 {
-	MemoryContext old = MemoryContextSwitchTo(delivery->context);
-	TimestampTz until = GetCurrentTimestamp() + wait_us;
-	Pause	   *pause = NULL;
-	ListCell   *cell;
-
-	foreach(cell, delivery->throttled)
-		if (strcmp(((Pause *) lfirst(cell))->server, server) == 0)
-			pause = lfirst(cell);
-	if (pause == NULL)
-	{
-		pause = palloc(sizeof(Pause));
-		pause->server = pstrdup(server);
-		delivery->throttled = lappend(delivery->throttled, pause);
-	}
-	pause->until = until;
-	MemoryContextSwitchTo(old);
+	return Min(Max(delivery->transaction_us * RECORD_DELAY_SHARE, RECORD_DELAY_US), RECORD_DELAY_MOST_US);
 }
 
-/* The quota had room: the server is not throttled any more, so more is claimed. */
-static void
-forget_pause(HxDelivery *delivery, const char *server)
-{
-	ListCell   *cell;
-
-	foreach(cell, delivery->throttled)
-	{
-		Pause	   *pause = lfirst(cell);
-
-		if (strcmp(pause->server, server) == 0)
-		{
-			delivery->throttled = foreach_delete_current(delivery->throttled, cell);
-			pfree(pause->server);
-			pfree(pause);
-			delivery->look = true;
-		}
-	}
-}
-
-/* Is a sign-in for this account under way here? */
+/* Is it time for a transaction? */
 static bool
-signing_in(HxDelivery *delivery, const HxAccount *account)
+must_transact(const HxDelivery *delivery, TimestampTz now)
 {
 	ListCell   *cell;
 
-	foreach(cell, delivery->sign_ins)
-		if (memcmp(((DeliveryItem *) lfirst(cell))->account->key, account->key, HX_ACCOUNT_KEY_LEN) == 0)
+	if (delivery->look || now >= delivery->next_look || (delivery->next_due != 0 && now >= delivery->next_due))
+		return true;
+	foreach(cell, delivery->peers)
+	{
+		const Peer *peer = lfirst(cell);
+
+		if (peer->more && peer->throttled_until != 0 && peer->throttled_until <= now && hx_peer_room(delivery, peer, now) > 0)
 			return true;
-	return false;
+		if (peer->more && peer->circuit.state == HX_CIRCUIT_OPEN && peer->circuit.until <= now &&
+			hx_peer_room(delivery, peer, now) > 0)
+			return true;
+	}
+
+	/* outcomes wait for company, unless most of what is on its way is there */
+	return delivery->ndone > 0 &&
+		(delivery->ndone * 2 >= delivery->nitems ||
+		 now - delivery->done_since >= record_delay(delivery));
 }
 
-/*
- * Starts the sign-in for an item's account.  What cannot be started leaves the
- * signer's part to others.
- */
-static void
-start_sign_in(HxDelivery *delivery, DeliveryItem *item)
-{
-	MemoryContext old = MemoryContextSwitchTo(delivery->context);
-	DeliveryItem *sign_in = palloc0(sizeof(DeliveryItem));
-
-	sign_in->signs_in = true;
-	sign_in->account = item->account;
-	sign_in->batch = item->batch;
-	MemoryContextSwitchTo(item->batch->context);
-	PG_TRY();
-	{
-		sign_in->transfer = hx_http_start(delivery->pool, hx_sign_in_request(item->account), sign_in);
-	}
-	PG_CATCH();
-	{
-		pfree(sign_in);
-		hx_token_give_up(item->account->key);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-	item->batch->items++;		/* the account's memory stays until we are done */
-	MemoryContextSwitchTo(delivery->context);
-	delivery->sign_ins = lappend(delivery->sign_ins, sign_in);
-	MemoryContextSwitchTo(old);
-}
-
-/*
- * Starts what an item is ready for, if there is a token and quota.  Returns
- * the milliseconds after which to try again, 0 if it was started, is done or
- * will be called for.
- */
+/* The time until something is to be done that nothing else will call for. */
 static int64
-start_item(HxDelivery *delivery, DeliveryItem *item)
+time_left(const HxDelivery *delivery, int64 wish)
 {
-	MemoryContext old;
-	HxToken		token = {0, NULL};
-	HxHttpRequest *request;
-	HxCall	   *call;
-	int64		wait_us;
+	TimestampTz now = GetCurrentTimestamp();
+	ListCell   *cell;
 
-	old = MemoryContextSwitchTo(item->batch->context);
-
-	if (hx_sign_in_needed(item->account))
+	if (delivery->next_due != 0)
+		wish = Min(wish, Max(TimestampDifferenceMilliseconds(now, delivery->next_due), 1));
+	foreach(cell, delivery->peers)
 	{
-		if (signing_in(delivery, item->account))
-		{
-			MemoryContextSwitchTo(old);
-			return 0;
-		}
-		switch (hx_token_take(item->account->key, &token))
-		{
-			case HX_TOKEN_READY:
-				break;
-			case HX_TOKEN_SIGN_IN:
-				wait_us = hx_limiter_take(item->account->key, &item->account->rate,
-										  GetCurrentTimestamp(), HX_PRIORITY_DELIVERY);
-				if (wait_us > 0)
-				{
-					hx_token_give_up(item->account->key);
-					put_back(item, wait_us / 1000 + 1, NULL);
-					note_pause(delivery, item->request->server, wait_us);
-				}
-				else
-					start_sign_in(delivery, item);
-				MemoryContextSwitchTo(old);
-				return 0;
-			case HX_TOKEN_WAIT:
-				MemoryContextSwitchTo(old);
-				return TOKEN_POLL_MS;
-		}
+		const Peer *peer = lfirst(cell);
+
+		if (peer->more && peer->throttled_until > now)
+			wish = Min(wish, TimestampDifferenceMilliseconds(now, peer->throttled_until) + 1);
+		if (peer->circuit.state == HX_CIRCUIT_OPEN && peer->circuit.until > now)
+			wish = Min(wish, TimestampDifferenceMilliseconds(now, peer->circuit.until) + 1);
 	}
-
-	wait_us = hx_limiter_take(item->account->key, &item->account->rate, GetCurrentTimestamp(), HX_PRIORITY_DELIVERY);
-	if (wait_us > 0 && item->phase == ITEM_LOOK_UP && !delivery->stopping)
-	{
-		/* What has been sent is brought to its end first. */
-		note_pause(delivery, item->request->server, wait_us);
-		MemoryContextSwitchTo(old);
-		return Min(wait_us / 1000 + 1, LOOK_UP_POLL_MS);
-	}
-	if (wait_us > 0)
-	{
-		put_back(item, wait_us / 1000 + 1, NULL);
-		note_pause(delivery, item->request->server, wait_us);
-		MemoryContextSwitchTo(old);
-		return 0;
-	}
-	forget_pause(delivery, item->request->server);
-
-	item->token_version = token.version;
-	call = item->phase == ITEM_SEND ? hx_outbox_call(item->account, item->request)
-		: hx_outbox_lookup_call(item->account, item->request);
-	request = hx_call_request(item->account, call, token.text);
-	request->max_body = MAX_ANSWER;
-	item->transfer = hx_http_start(delivery->pool, request, item);
-	if (item->phase == ITEM_SEND)
-		item->sent = true;
-	item->phase = item->phase == ITEM_SEND ? ITEM_SENDING : ITEM_LOOKING_UP;
-	MemoryContextSwitchTo(old);
-	return 0;
-}
-
-typedef struct Start
-{
-	HxDelivery *delivery;
-	DeliveryItem *item;
-	int64		wait_ms;
-} Start;
-
-static void
-call_start_item(void *arg)
-{
-	Start	   *start = arg;
-
-	start->wait_ms = start_item(start->delivery, start->item);
-}
-
-/*
- * The same for any item.  One that cannot be made into a request (a path that
- * makes no URL, say) will never be: it is given up, and harms nobody else.
- */
-static int64
-start(HxDelivery *delivery, DeliveryItem *item)
-{
-	Start		start = {delivery, item, 0};
-	MemoryContext old;
-	char	   *problem;
-
-	if (item->phase != ITEM_SEND && item->phase != ITEM_LOOK_UP)
-		return 0;
-	old = MemoryContextSwitchTo(item->batch->context);
-	if (!hx_attempt(call_start_item, &start, &problem))
-	{
-		fail_attempt(item, problem, -1);
-		item->outcome.verdict = HX_DEAD;
-		item->outcome.next_attempt_at = 0;
-	}
-	MemoryContextSwitchTo(old);
-	return start.wait_ms;
-}
-
-/* A sign-in ended; its failure is that of all items that wait for it. */
-static void
-end_sign_in(HxDelivery *delivery, DeliveryItem *sign_in)
-{
-	const HxHttpResult *result = hx_http_result(sign_in->transfer);
-	char	   *problem;
-
-	if (!hx_sign_in_accept(sign_in->account, result, &problem))
-	{
-		ListCell   *cell;
-
-		hx_token_give_up(sign_in->account->key);
-		foreach(cell, delivery->items)
-		{
-			DeliveryItem *item = lfirst(cell);
-
-			if ((item->phase == ITEM_SEND || item->phase == ITEM_LOOK_UP) &&
-				memcmp(item->account->key, sign_in->account->key, HX_ACCOUNT_KEY_LEN) == 0)
-			{
-				fail_attempt(item, problem, result->retry_after_ms);
-				note_pause(delivery, item->request->server, SIGN_IN_PAUSE_MS * INT64CONST(1000));
-			}
-		}
-	}
-	hx_http_release(sign_in->transfer);
-	delivery->sign_ins = list_delete_ptr(delivery->sign_ins, sign_in);
-	if (--sign_in->batch->items == 0)
-		MemoryContextDelete(sign_in->batch->context);
-	pfree(sign_in);
-}
-
-/* The known ids of other requests with the item's natural key. */
-static List *
-known_ids(HxDelivery *delivery, DeliveryItem *item)
-{
-	List	   *ids;
-
-	delivery->transactions->begin();
-	MemoryContextSwitchTo(item->batch->context);
-	ids = hx_outbox_known_ids(item->request->server, item->request->resource,
-							  item->request->natural_key, item->request->id);
-	delivery->transactions->commit();
-	MemoryContextSwitchTo(item->batch->context);
-	return ids;
-}
-
-/* A transfer of an item ended: what now? */
-static void
-end_transfer(HxDelivery *delivery, DeliveryItem *item)
-{
-	const HxHttpResult *result = hx_http_result(item->transfer);
-	MemoryContext old = MemoryContextSwitchTo(item->batch->context);
-	HxNextStep	next;
-	bool		sent;
-
-	if (result->outcome == HX_HTTP_ANSWERED && result->status == 401 && !item->renewed &&
-		hx_sign_in_needed(item->account))
-	{
-		hx_token_refuse(item->account->key, item->token_version);
-		item->renewed = true;
-		item->phase = item->phase == ITEM_SENDING ? ITEM_SEND : ITEM_LOOK_UP;
-		hx_http_release(item->transfer);
-		item->transfer = NULL;
-		MemoryContextSwitchTo(old);
-		return;
-	}
-	if (result->outcome == HX_HTTP_ANSWERED && (result->status == 429 || result->status == 503) &&
-		result->retry_after_ms > 0)
-		hx_limiter_pause(item->account->key,
-						 TimestampTzPlusMilliseconds(GetCurrentTimestamp(), result->retry_after_ms));
-
-	sent = item->phase == ITEM_SENDING;
-
-	/* Should judging fail, the item is found out about once more. */
-	item->renewed = false;
-	if (hx_outbox_can_look_up(item->account, item->request))
-		item->phase = ITEM_LOOK_UP;
-	else
-		fail_attempt(item, "the answer could not be judged", -1);
-
-	if (sent)
-		next = hx_outbox_judge(item->account, item->request, result, &item->outcome);
-	else
-		next = hx_outbox_judge_lookup(item->account, item->request, result,
-									  known_ids(delivery, item), &item->outcome);
-	item->phase = next == HX_STEP_DONE ? ITEM_DONE : next == HX_STEP_LOOK_UP ? ITEM_LOOK_UP : ITEM_SEND;
-	hx_http_release(item->transfer);
-	item->transfer = NULL;
-	MemoryContextSwitchTo(old);
+	if (delivery->ndone > 0)
+		wish = Min(wish, Max((delivery->done_since + record_delay(delivery) - now) / 1000, 1));
+	return Min(wish, Max(TimestampDifferenceMilliseconds(now, delivery->next_look), 1));
 }
 
 /*
@@ -773,43 +743,39 @@ int64
 hx_delivery_step(HxDelivery *delivery)
 {
 	HxTransfer *transfer;
-	TimestampTz now;
 	int64		wish = LOOK_EVERY_MS;
-	List	   *outcomes;
-	ListCell   *cell;
+	int64		wait_ms;
 
 	while ((transfer = hx_http_next_done(delivery->pool)) != NULL)
-	{
-		DeliveryItem *item = hx_http_owner(transfer);
+		hx_calls_end(delivery, hx_http_owner(transfer));
 
-		if (item->signs_in)
-			end_sign_in(delivery, item);
-		else
-			end_transfer(delivery, item);
-	}
-
-	now = GetCurrentTimestamp();
-	if (done_items(delivery, &outcomes) != NIL || delivery->look || now >= delivery->next_look ||
-		(delivery->next_due != 0 && now >= delivery->next_due))
+	if (must_transact(delivery, GetCurrentTimestamp()))
 		record_and_claim(delivery);
 	if (delivery->gone)
 		return -1;
 
-	foreach(cell, delivery->items)
-	{
-		int64		wait_ms = start(delivery, lfirst(cell));
+	wait_ms = hx_calls_start(delivery);
+	if (wait_ms > 0)
+		wish = Min(wish, wait_ms);
 
-		if (wait_ms > 0)
-			wish = Min(wish, wait_ms);
-	}
-
-	/* Items that ended without a transfer are recorded at once. */
-	if (done_items(delivery, &outcomes) != NIL || delivery->look)
+	/* Items that ended without a call are recorded at once. */
+	if (must_transact(delivery, GetCurrentTimestamp()))
 		return 0;
-	now = GetCurrentTimestamp();
-	if (delivery->next_due != 0)
-		wish = Min(wish, Max(TimestampDifferenceMilliseconds(now, delivery->next_due), 1));
-	return Min(wish, Max(TimestampDifferenceMilliseconds(now, delivery->next_look), 1));
+	return time_left(delivery, wish);
+}
+
+/* Why this database sends nothing, or NULL. */
+const char *
+hx_delivery_held(const HxDelivery *delivery)
+{
+	return delivery->held;
+}
+
+/* How many requests are claimed and not recorded. */
+int
+hx_delivery_in_flight(const HxDelivery *delivery)
+{
+	return delivery->nitems;
 }
 
 /*
@@ -819,9 +785,16 @@ hx_delivery_step(HxDelivery *delivery)
 int64
 hx_delivery_after_error(HxDelivery *delivery)
 {
+	ListCell   *cell;
+
 	if (delivery->unfinished != NULL)
 		MemoryContextDelete(delivery->unfinished);
 	delivery->unfinished = NULL;
+	servers_changed = true;
+	delivery->next_sweep = 0;	/* what was looked at may not have been claimed */
+	foreach(cell, delivery->peers)
+		((Peer *) lfirst(cell))->more = true;
 	delivery->next_look = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ERROR_PAUSE_MS);
+	delivery->look = false;
 	return ERROR_PAUSE_MS;
 }
