@@ -19,6 +19,7 @@
 
 #include "connector/connector.h"
 
+PG_FUNCTION_INFO_V1(hubex_get);
 PG_FUNCTION_INFO_V1(hubex_request);
 PG_FUNCTION_INFO_V1(hubex_tasks);
 PG_FUNCTION_INFO_V1(hubex_probe);
@@ -103,6 +104,42 @@ hubex_request(PG_FUNCTION_ARGS)
 	values[0] = Int32GetDatum(result->status);
 	values[1] = JsonbPGetDatum(headers_object(result));
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}
+
+/*
+ * hubex_get(resource, key, server) -> jsonb: one record by its id, now.  A
+ * status of 300 or more is an error, so is one that is not there.
+ */
+Datum
+hubex_get(PG_FUNCTION_ARGS)
+{
+	HxCall		call = {.method = "GET"};
+	const HxHttpResult *result;
+	HxAccount  *account;
+	Jsonb	   *resource;
+	Jsonb	   *body = NULL;
+	char	   *key;
+	char	   *problem;
+
+	for (int i = 0; i < 2; i++)
+		if (PG_ARGISNULL(i) || VARSIZE_ANY_EXHDR(PG_GETARG_TEXT_PP(i)) == 0)
+			ereport(ERROR,
+					(errcode(PG_ARGISNULL(i) ? ERRCODE_NULL_VALUE_NOT_ALLOWED : ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("argument \"%s\" must not be %s", i == 0 ? "resource" : "key",
+							PG_ARGISNULL(i) ? "null" : "empty")));
+	account = hx_account_open(server_arg(fcinfo, 2), GetUserId(), true);
+	resource = hx_manifest_resource(account->manifest, account->connector, text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	key = hx_http_escape(text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	call.path = psprintf("%s/%s", hx_json_text(resource, "path"), key);
+	hx_call_check(account, &call);
+
+	result = hx_call_perform(account, &call);
+	if (result->outcome == HX_HTTP_ANSWERED && result->status >= 200 && result->status <= 299)
+		PG_RETURN_JSONB_P(hx_json_parse(result->body, result->body_len));
+	if (result->body_len > 0)
+		body = hx_json_try_parse(result->body, result->body_len, &problem);
+	hx_http_report(ERROR, result, hx_call_problem(account, result, body));
+	PG_RETURN_NULL();
 }
 
 /*

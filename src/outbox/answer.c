@@ -1,15 +1,20 @@
 /*-------------------------------------------------------------------------
  *
  * answer.c
- *	  What is sent for a request of the outbox, and what its answer means.
+ *	  What the answer to a request of the outbox means.
  *
  * The heart of "one effect".  A request that makes a record carries its stamp
  * in the connector's idempotency header and a natural key in its body.  When
  * it cannot be known whether the remote system did the work (the connection
- * broke, the answer was cut off, a gateway answered 502), the record is
- * looked up by the natural key, and the request is sent again only if it is
- * not there.  A conflict (409) is looked up too: it means "already made" if
- * the record is there, and a business refusal if not.
+ * broke, the answer was cut off, a gateway answered 502), it is looked up
+ * (reconcile.c), and the request is sent again only if it is not done.  What
+ * may be repeated without harm is just sent again.  A conflict (409) of a
+ * creation is looked up too: it means "already made" if the record is there,
+ * and a business refusal if not.
+ *
+ * Of several requests in one call each gets an end of its own.  A call that is
+ * refused as a whole is halved until the one it is refused for stands alone;
+ * where the answer only says that not all of it was done, each is looked up.
  *
  * Nothing here touches the database or the network; it can run anywhere.
  *
@@ -17,89 +22,72 @@
  */
 #include "postgres.h"
 
-#include "common/pg_prng.h"
+#include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
-#include "outbox/outbox.h"
+#include "outbox/answer.h"
 
-#define LOOKUP_MAX_RECORDS	100
 #define ERROR_MAX_BYTES		2000
 
-static Jsonb *
-create_of(const HxAccount *account, const HxRequest *request)
-{
-	if (!request->creates)
-		return NULL;
-	return hx_json_part(hx_manifest_resource(account->manifest, account->connector, request->resource), "create");
-}
+/* ---- reading ---- */
 
-/* The call that a request makes. */
-HxCall *
-hx_outbox_call(const HxAccount *account, const HxRequest *request)
+/* Adds the texts at a place below a value; of an array, those of all its elements. */
+static void
+collect_texts(const JsonbValue *value, const char *place, List **texts)
 {
-	HxCall	   *call = palloc0(sizeof(HxCall));
-	Jsonb	   *create = create_of(account, request);
-	char	   *stamp_header = create ? hx_json_text(create, "idempotency_header") : NULL;
+	JsonbContainer *container = value->type == jbvBinary ? value->val.binary.data : NULL;
+	char	   *text;
 
-	call->method = request->method;
-	call->path = request->path;
-	call->query = hx_call_query(request->query);
-	call->headers = hx_call_headers(request->headers);
-	if (stamp_header != NULL)
-		call->headers = lappend(call->headers, hx_http_pair(stamp_header, request->stamp));
-	if (request->text != NULL)
+	if (container != NULL && JsonContainerIsArray(container))
 	{
-		call->body = pg_server_to_any(request->text, strlen(request->text), PG_UTF8);
-		call->body_len = strlen(call->body);
-		call->content_type = request->content_type;
+		ListCell   *cell;
+
+		foreach(cell, hx_json_elements(hx_json_value_part(value)))
+			collect_texts(lfirst(cell), place, texts);
 	}
-	if (request->has_content)
+	else if (place == NULL)
 	{
-		call->body = request->body;
-		call->body_len = request->body_len;
-		call->content_type = request->content_type;
+		text = hx_json_value_text(value);
+		if (text != NULL)
+			*texts = lappend(*texts, text);
 	}
-	return call;
+	else if (container != NULL && JsonContainerIsObject(container))
+	{
+		const char *dot = strchr(place, '.');
+		JsonbValue	member;
+
+		if (getKeyJsonValueFromContainer(container, place, dot ? dot - place : strlen(place), &member) != NULL)
+			collect_texts(&member, dot ? dot + 1 : NULL, texts);
+	}
 }
 
-/* Does the connector (still) say how a record of the request's resource is created? */
-bool
-hx_outbox_can_create(const HxAccount *account, const HxRequest *request)
+/*
+ * The texts at a place of a document, a List of char *.  A place is a path of
+ * members that goes through arrays; "@record" is the document itself.
+ */
+List *
+hx_answer_texts(const Jsonb *document, const char *place)
 {
-	Jsonb	   *resource = hx_json_part(account->manifest, "resources");
+	List	   *texts = NIL;
+	JsonbValue	value;
 
-	return hx_json_part(hx_json_part(resource, request->resource), "create") != NULL;
+	if (document == NULL || place == NULL)
+		return NIL;
+	JsonbToJsonbValue(unconstify(Jsonb *, document), &value);
+	if (JB_ROOT_IS_SCALAR(document))
+		(void) JsonbExtractScalar(unconstify(JsonbContainer *, &document->root), &value);
+	collect_texts(&value, strcmp(place, "@record") == 0 ? NULL : place, &texts);
+	return texts;
 }
 
-/* Can it be found out whether the record is there? */
-bool
-hx_outbox_can_look_up(const HxAccount *account, const HxRequest *request)
+static char *
+first_text(const Jsonb *document, const char *place)
 {
-	Jsonb	   *create = create_of(account, request);
+	List	   *texts = hx_answer_texts(document, place);
 
-	return create != NULL && request->natural_key != NULL &&
-		hx_json_text(create, "natural_key_filter") != NULL;
-}
-
-/* The call that looks the record up by its natural key. */
-HxCall *
-hx_outbox_lookup_call(const HxAccount *account, const HxRequest *request)
-{
-	HxCall	   *call = palloc0(sizeof(HxCall));
-	Jsonb	   *create = create_of(account, request);
-	int64		first = hx_json_int(account->manifest, "paging.first", 1);
-
-	call->method = "GET";
-	call->path = hx_json_text(hx_manifest_resource(account->manifest, account->connector, request->resource), "path");
-	call->query = lappend(call->query, hx_http_pair(hx_json_text(create, "natural_key_filter"),
-												  request->natural_key));
-	call->headers = lappend(call->headers,
-							hx_http_pair("Range", psprintf("%s=" INT64_FORMAT "-" INT64_FORMAT,
-														   hx_json_text(account->manifest, "paging.unit"),
-														   first, first + LOOKUP_MAX_RECORDS - 1)));
-	return call;
+	return texts == NIL ? NULL : linitial(texts);
 }
 
 /* A text that fits a row: valid in the database's encoding, and not huge. */
@@ -119,35 +107,9 @@ tidy(const char *text)
 	return copy;
 }
 
-/* Ends the attempt: the request waits for its next one, or is given up. */
-static void
-try_again(const HxAccount *account, const HxRequest *request, const HxHttpResult *result,
-		  HxOutcome *outcome, char *error)
-{
-	int64		wait_ms = hx_outbox_backoff_ms(account->manifest, request->attempts,
-											   result ? result->retry_after_ms : -1,
-											   pg_prng_double(&pg_global_prng_state));
-
-	outcome->error = tidy(error);
-	outcome->verdict = HX_RETRY;
-	outcome->next_attempt_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait_ms);
-	if (request->attempts >= hx_json_int(account->manifest, "retry.attempts", PG_INT32_MAX))
-	{
-		outcome->verdict = HX_DEAD;
-		outcome->next_attempt_at = 0;
-	}
-}
-
-static void
-give_up(HxOutcome *outcome, char *error)
-{
-	outcome->verdict = HX_DEAD;
-	outcome->error = tidy(error);
-}
-
 /* The answer in one line: the status and what the remote system says. */
-static char *
-describe(const HxAccount *account, const HxHttpResult *result, const Jsonb *body)
+char *
+hx_answer_describe(const HxAccount *account, const HxHttpResult *result, const Jsonb *body)
 {
 	char	   *said = hx_call_problem(account, result, body);
 
@@ -163,234 +125,283 @@ describe(const HxAccount *account, const HxHttpResult *result, const Jsonb *body
 }
 
 /* Does the connector say that a status is final? */
-static bool
-is_final(const HxAccount *account, int status)
+bool
+hx_answer_is_final(const HxAccount *account, int status)
 {
 	if (status >= 300 && status < 400)
 		return true;			/* redirects are not followed */
 	return hx_json_has(hx_json_part(account->manifest, "retry.final"), psprintf("%d", status));
 }
 
-/*
- * Judges how a request went.  The outcome comes with id and the request's
- * uncertainty filled in.  Error texts are the remote system's own words.
- */
-HxNextStep
-hx_outbox_judge(const HxAccount *account, const HxRequest *request,
-				const HxHttpResult *result, HxOutcome *outcome)
+/* A refusal inside an answer of success, in the remote system's words; NULL: none. */
+static char *
+refusal_inside(const HxAccount *account, const Jsonb *operation, const Jsonb *body)
 {
-	Jsonb	   *create = create_of(account, request);
-	bool		success = result->status >= 200 && result->status < 300;
-	Jsonb	   *body = NULL;
-	char	   *not_json = NULL;
-
-	outcome->status = result->status;
-	outcome->error = NULL;
-	outcome->next_attempt_at = 0;
-
-	if (result->outcome == HX_HTTP_NOT_SENT)
-	{
-		try_again(account, request, result, outcome, psprintf("not sent, %s failed: %s", result->stage, result->error));
-		return HX_STEP_DONE;
-	}
-	if (result->outcome != HX_HTTP_ANSWERED && !(success && !request->creates))
-	{
-		char	   *error = psprintf("no whole answer (%s): %s", result->stage, result->error);
-
-		if (create != NULL)
-			outcome->uncertain = true;
-		if (create != NULL && success && hx_outbox_can_look_up(account, request))
-		{
-			outcome->error = tidy(error);
-			return HX_STEP_LOOK_UP; /* it was made; only its id is missing */
-		}
-		try_again(account, request, result, outcome, error);
-		return HX_STEP_DONE;
-	}
-
-	if (result->outcome == HX_HTTP_ANSWERED && result->body_len > 0)
-		body = hx_json_try_parse(result->body, result->body_len, &not_json);
-
-	if (success)
-	{
-		Jsonb	   *refusal = hx_call_refusal(account, body);
-
-		if (refusal != NULL)
-		{
-			give_up(outcome, psprintf("refused with HTTP %d: %s", result->status, hx_json_out(refusal)));
-			outcome->response = body;
-			return HX_STEP_DONE;
-		}
-		outcome->verdict = HX_DELIVERED;
-		outcome->response = body;
-		outcome->uncertain = false;
-		if (result->outcome != HX_HTTP_ANSWERED)
-			outcome->error = tidy(psprintf("done, but the answer broke off: %s", result->error));
-		if (create != NULL)
-		{
-			char	   *number = hx_json_text(create, "number");
-
-			outcome->remote_id = body ? hx_json_text(body, hx_json_text(create, "id")) : NULL;
-			outcome->remote_number = (body && number) ? hx_json_text(body, number) : NULL;
-			if (outcome->remote_id == NULL)
-			{
-				outcome->error = tidy(psprintf("made, but the answer has no id%s%s",
-											   not_json ? ": " : "", not_json ? not_json : ""));
-				outcome->uncertain = true;
-				if (hx_outbox_can_look_up(account, request))
-					return HX_STEP_LOOK_UP;
-				outcome->uncertain = false;
-			}
-		}
-		return HX_STEP_DONE;
-	}
-
-	if (create != NULL && result->status == hx_json_int(create, "conflict", -1) &&
-		hx_outbox_can_look_up(account, request))
-	{
-		outcome->error = tidy(describe(account, result, body));
-		outcome->response = body;
-		return HX_STEP_LOOK_UP;
-	}
-	if (is_final(account, result->status))
-	{
-		give_up(outcome, describe(account, result, body));
-		outcome->response = body;
-		return HX_STEP_DONE;
-	}
-
-	/* A gateway's or server's failure may hide that the work was done. */
-	if (create != NULL && (result->status >= 500 || result->status == 408))
-		outcome->uncertain = true;
-	try_again(account, request, result, outcome, describe(account, result, body));
-	return HX_STEP_DONE;
-}
-
-/*
- * Clocks differ; a record that is older than its request by more is another's.
- * Where a stamp can tell the truth after that, a mistake costs two requests;
- * where none can, it would cost a second record.
- */
-#define CLOCKS_DIFFER_MS		(10 * 1000)
-#define CLOCKS_DIFFER_NO_STAMP_MS	(10 * 60 * 1000)
-
-/* The records a look-up found: which is the request's own? */
-typedef struct Candidates
-{
-	const HxRequest *request;
-	Jsonb	   *resource;
-	List	   *known_ids;		/* of records that other requests made */
-	bool		take_older;		/* records from before the request, too */
-	char	   *id;				/* of the newest one so far; NULL: none */
-	char	   *number;
-} Candidates;
-
-/* Was a record made before the request was? */
-static bool
-is_older(const Candidates *candidates, const Jsonb *record)
-{
-	char	   *place = hx_json_text(candidates->resource, "create.created");
-	bool		has_stamp = hx_json_text(candidates->resource, "create.idempotency_header") != NULL;
-	char	   *text = place ? hx_json_text(record, place) : NULL;
-	TimestampTz created;
-
-	return text != NULL && hx_record_time(candidates->resource, text, &created) &&
-		TimestampDifferenceMilliseconds(created, candidates->request->created_at) >
-		(has_stamp ? CLOCKS_DIFFER_MS : CLOCKS_DIFFER_NO_STAMP_MS);
-}
-
-/*
- * Considers one record.  The natural key is not unique there, and somebody
- * else may have used it: what other requests made and what is older than the
- * request is not its own, and of the rest the newest is, by its id.
- */
-static void
-consider(const char *id, const JsonbValue *value, void *arg)
-{
-	Candidates *candidates = arg;
-	Jsonb	   *record = value->type == jbvBinary ? hx_json_value_part(value) : NULL;
-	char	   *field = hx_json_text(candidates->resource, "create.natural_key");
-	char	   *key = record ? hx_json_text(record, field) : NULL;
-	char	   *number = hx_json_text(candidates->resource, "create.number");
+	Jsonb	   *refusal = hx_call_refusal(account, body);
+	StringInfoData words;
 	ListCell   *cell;
 
-	/* The filter is only trusted to save traffic. */
-	if (key == NULL || strcmp(key, candidates->request->natural_key) != 0)
-		return;
-	foreach(cell, candidates->known_ids)
-		if (strcmp(lfirst(cell), id) == 0)
+	if (refusal != NULL)
+		return hx_json_out(refusal);
+	initStringInfo(&words);
+	foreach(cell, hx_answer_texts(body, operation ? hx_json_text(operation, "refusal") : NULL))
+		if (*(char *) lfirst(cell) != '\0')
+			appendStringInfo(&words, "%s%s", words.len ? "; " : "", (char *) lfirst(cell));
+	return words.len ? words.data : NULL;
+}
+
+/* ---- ends ---- */
+
+/* Ends the attempt: the request waits for its next one, or is given up. */
+void
+hx_answer_try_again(const HxAccount *account, HxRequest *request, const HxHttpResult *result, char *error)
+{
+	hx_outbox_try_again(account, request, result ? result->retry_after_ms : -1, tidy(error));
+}
+
+void
+hx_answer_give_up(HxRequest *request, char *error)
+{
+	request->step = HX_STEP_DONE;
+	request->outcome.verdict = HX_DEAD;
+	request->outcome.error = tidy(error);
+}
+
+/* The work is done; of a change the record is the one it is about. */
+void
+hx_answer_deliver(HxRequest *request)
+{
+	request->step = HX_STEP_DONE;
+	request->outcome.verdict = HX_DELIVERED;
+	request->outcome.uncertain = false;
+	request->outcome.error = NULL;
+	if (!request->creates)
+		request->outcome.remote_id = request->remote_id;
+}
+
+/* ---- what was sent ---- */
+
+typedef struct Answer
+{
+	const HxAccount *account;
+	const HxHttpResult *result;
+	Jsonb	   *operation;		/* NULL: a plain call */
+	bool		success;		/* by its status */
+	bool		whole;
+	Jsonb	   *body;			/* NULL: none, or not JSON */
+	char	   *not_json;		/* why it is not */
+	int			together;		/* so many requests went as this call */
+	bool		batch;			/* of several records */
+} Answer;
+
+/* The call's requests go once more, in calls of half as many. */
+static void
+halve(const Answer *answer, HxRequest *request)
+{
+	request->step = HX_STEP_SEND;
+	request->most = Max(answer->together / 2, 1);
+	request->outcome.error = NULL;
+}
+
+/* The work may have been done: find out where that can be, else try again later. */
+static void
+judge_unknown(const Answer *answer, HxRequest *request)
+{
+	const HxHttpResult *result = answer->result;
+	char	   *error = psprintf("no whole answer (%s): %s", result->stage, result->error);
+	HxOutcome  *outcome = &request->outcome;
+
+	if (!hx_outbox_repeats_safely(answer->account, request))
+	{
+		outcome->uncertain = true;
+		if (answer->success && hx_wire_can_look_up(answer->account, request))
+		{
+			outcome->error = tidy(error);
+			request->step = HX_STEP_LOOK_UP;	/* only its answer is missing */
 			return;
-	if (!candidates->take_older && is_older(candidates, record))
+		}
+	}
+	else if (answer->success)
+	{
+		hx_answer_deliver(request);
+		outcome->error = tidy(psprintf("done, but the answer broke off: %s", result->error));
 		return;
-	if (candidates->id != NULL &&
-		(strlen(id) < strlen(candidates->id) ||
-		 (strlen(id) == strlen(candidates->id) && strcmp(id, candidates->id) < 0)))
+	}
+	hx_answer_try_again(answer->account, request, result, error);
+}
+
+/* It was made; what is it there? */
+static void
+judge_made(const Answer *answer, HxRequest *request)
+{
+	HxOutcome  *outcome = &request->outcome;
+
+	hx_answer_deliver(request);
+	outcome->remote_id = first_text(answer->body, hx_json_text(answer->operation, "id"));
+	outcome->remote_number = first_text(answer->body, hx_json_text(answer->operation, "number"));
+	if (outcome->remote_id != NULL)
 		return;
-	candidates->id = pstrdup(id);
-	candidates->number = number ? hx_json_text(record, number) : NULL;
+	outcome->error = tidy(psprintf("made, but the answer has no id%s%s",
+								   answer->not_json ? ": " : "", answer->not_json ? answer->not_json : ""));
+	if (hx_wire_can_look_up(answer->account, request))
+	{
+		outcome->uncertain = true;
+		request->step = HX_STEP_LOOK_UP;
+	}
 }
 
 /*
- * Judges the answer of a look-up.  outcome->error, where set, says what led
- * here; outcome->status is still that of the request itself, 0 if it has not
- * been sent since.  known_ids are records that other requests made.
+ * A batch of which not all was done.  The answer does not say which: each is
+ * looked up, and what is not done is sent alone, to get a refusal of its own.
  */
-HxNextStep
-hx_outbox_judge_lookup(const HxAccount *account, const HxRequest *request,
-					   const HxHttpResult *result, List *known_ids, HxOutcome *outcome)
+static void
+judge_some_refused(const Answer *answer, HxRequest *request)
 {
-	Jsonb	   *create = create_of(account, request);
-	Candidates	candidates = {.request = request,.known_ids = known_ids};
-	bool		refused = outcome->status == hx_json_int(create, "conflict", -1);
-	Jsonb	   *body = NULL;
-	char	   *problem = NULL;
-
-	if (result->outcome == HX_HTTP_ANSWERED && result->status != 204 && result->body_len > 0)
-		body = hx_json_try_parse(result->body, result->body_len, &problem);
-	if (result->outcome != HX_HTTP_ANSWERED || result->status < 200 || result->status > 299 ||
-		(result->status != 204 && (body == NULL || !JB_ROOT_IS_OBJECT(body) ||
-								   JB_ROOT_COUNT(body) >= LOOKUP_MAX_RECORDS)))
+	if (!hx_wire_can_look_up(answer->account, request))
 	{
-		outcome->uncertain = true;
-		outcome->remote_id = NULL;
-		try_again(account, request, result, outcome,
-				  psprintf("%s%scould not be looked up by %s: %s",
-						   outcome->error ? outcome->error : "", outcome->error ? "; " : "",
-						   hx_json_text(create, "natural_key"),
-						   result->outcome == HX_HTTP_ANSWERED ? describe(account, result, body) : result->error));
-		return HX_STEP_DONE;
+		halve(answer, request);
+		return;
 	}
+	request->outcome.uncertain = true;
+	request->step = HX_STEP_LOOK_UP;
+}
 
-	/*
-	 * A stamp that was refused after an attempt of unknown outcome speaks for
-	 * a record of ours, whatever the clocks say.
-	 */
-	candidates.resource = hx_manifest_resource(account->manifest, account->connector, request->resource);
-	candidates.take_older = refused && request->uncertain;
-	hx_json_each(body, consider, &candidates);
-	if (candidates.id != NULL)
+static void
+judge_success(const Answer *answer, HxRequest *request)
+{
+	char	   *succeeded = answer->batch ? hx_json_text(answer->operation, "batch.succeeded") : NULL;
+	char	   *refusal = refusal_inside(answer->account, answer->operation, answer->body);
+	HxOutcome  *outcome = &request->outcome;
+
+	if (answer->batch && (refusal != NULL || (succeeded != NULL && !hx_json_bool(answer->body, succeeded, true))))
+		judge_some_refused(answer, request);
+	else if (refusal != NULL && answer->together > 1)
+		halve(answer, request);
+	else if (refusal != NULL)
 	{
-		outcome->remote_id = candidates.id;
-		outcome->remote_number = candidates.number;
-		outcome->verdict = HX_DELIVERED;
-		outcome->uncertain = false;
+		hx_answer_give_up(request, psprintf("refused with HTTP %d: %s", answer->result->status, refusal));
+		outcome->response = answer->body;
+	}
+	else if (request->creates && answer->operation != NULL)
+	{
+		judge_made(answer, request);
+		outcome->response = answer->body;
+	}
+	else if (answer->not_json != NULL && !hx_outbox_repeats_safely(answer->account, request) &&
+			 hx_wire_can_look_up(answer->account, request))
+	{
+		/* A refusal may be in what cannot be read. */
+		outcome->error = tidy(psprintf("the answer cannot be read: %s", answer->not_json));
+		outcome->uncertain = true;
+		request->step = HX_STEP_LOOK_UP;
+	}
+	else
+	{
+		hx_answer_deliver(request);
+		outcome->response = answer->body;
+		if (answer->operation != NULL)
+			outcome->remote_number = first_text(answer->body, hx_json_text(answer->operation, "number"));
+	}
+}
+
+static void
+judge_failure(const Answer *answer, HxRequest *request)
+{
+	const HxHttpResult *result = answer->result;
+	HxOutcome  *outcome = &request->outcome;
+	char	   *said = hx_answer_describe(answer->account, result, answer->body);
+
+	if (request->creates && answer->operation != NULL &&
+		result->status == hx_json_int(answer->operation, "conflict", -1) &&
+		hx_wire_can_look_up(answer->account, request))
+	{
+		outcome->error = tidy(said);
+		outcome->response = answer->body;
+		request->step = HX_STEP_LOOK_UP;
+	}
+	else if (answer->operation != NULL &&
+			 hx_json_has(hx_json_part(answer->operation, "gone"), psprintf("%d", result->status)))
+	{
+		hx_answer_deliver(request);
+		outcome->response = answer->body;
+	}
+	else if (hx_answer_is_final(answer->account, result->status) && answer->together > 1)
+		halve(answer, request);
+	else if (hx_answer_is_final(answer->account, result->status))
+	{
+		hx_answer_give_up(request, said);
+		outcome->response = answer->body;
+	}
+	else
+	{
+		/* A gateway's or server's failure may hide that the work was done. */
+		if ((result->status >= 500 || result->status == 408) &&
+			!hx_outbox_repeats_safely(answer->account, request))
+			outcome->uncertain = true;
+		hx_answer_try_again(answer->account, request, result, said);
+	}
+}
+
+static void
+judge_sent(const HxAccount *account, List *requests, const HxHttpResult *result)
+{
+	HxRequest  *first = linitial(requests);
+	Answer		answer = {account, result};
+	ListCell   *cell;
+
+	answer.operation = hx_wire_operation(account, first);
+	answer.success = result->status >= 200 && result->status < 300;
+	answer.whole = result->outcome == HX_HTTP_ANSWERED;
+	answer.together = list_length(requests);
+	answer.batch = answer.together > 1 && !hx_outbox_merges(account, first);
+	if (answer.whole && result->body_len > 0)
+		answer.body = hx_json_try_parse(result->body, result->body_len, &answer.not_json);
+	if (answer.body != NULL)
+		answer.not_json = NULL;
+
+	foreach(cell, requests)
+	{
+		HxRequest  *request = lfirst(cell);
+		HxOutcome  *outcome = &request->outcome;
+
+		outcome->status = result->status;
 		outcome->error = NULL;
 		outcome->response = NULL;
-		return HX_STEP_DONE;
+		outcome->next_attempt_at = 0;
+		outcome->uncertain |= request->uncertain;
+		if (result->outcome == HX_HTTP_NOT_SENT)
+			hx_answer_try_again(account, request, result,
+								psprintf("not sent, %s failed: %s", result->stage, result->error));
+		else if (!answer.whole)
+			judge_unknown(&answer, request);
+		else if (answer.success)
+			judge_success(&answer, request);
+		else
+			judge_failure(&answer, request);
 	}
-	if (refused)
+}
+
+/*
+ * Judges how a call for a step went: each of its requests gets its next step,
+ * and with the last its outcome, which comes with what is known already.
+ * known_ids is what hx_outbox_known_ids() says of the request where something
+ * was looked for.  Error texts are the remote system's own words.
+ */
+void
+hx_outbox_judge(const HxAccount *account, List *requests, const HxHttpResult *result, List *known_ids)
+{
+	switch (((HxRequest *) linitial(requests))->step)
 	{
-		outcome->verdict = HX_DEAD;
-		outcome->uncertain = false;
-		return HX_STEP_DONE;
+		case HX_STEP_RESOLVE:
+			hx_reconcile_resolved(account, linitial(requests), result, known_ids);
+			break;
+		case HX_STEP_LOOK_UP:
+			hx_reconcile_looked_up(account, requests, result, known_ids);
+			break;
+		case HX_STEP_SEND:
+			judge_sent(account, requests, result);
+			break;
+		case HX_STEP_DONE:
+			break;
 	}
-	if (outcome->status >= 200 && outcome->status < 300)
-	{
-		/* It said it was made, so give the list time to show it. */
-		outcome->uncertain = true;
-		try_again(account, request, result, outcome, psprintf("%s; not to be found yet", outcome->error));
-		return HX_STEP_DONE;
-	}
-	outcome->error = NULL;
-	return HX_STEP_SEND;
 }
