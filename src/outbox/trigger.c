@@ -1,151 +1,110 @@
 /*-------------------------------------------------------------------------
  *
  * trigger.c
- *	  hubex_task_trigger: rows of any table become requests of the outbox.
+ *	  hubex_task_trigger, hubex_create_trigger: rows of any table become
+ *	  requests of the outbox.
  *
  * The trigger's arguments are a server (which may be left out where a call
- * may leave it out) and a template; {column} stands for the row's value, with
- * its type where it stands alone.  The request is put
- * in by the role that changes the row, in its transaction: it is sent if and
- * only if the row is committed.
+ * may leave it out), the resource unless it is tasks, a template and options.
+ * {column} in the template stands for the row's value, with its type where it
+ * stands alone.  The request is put in by the role that changes the row, in
+ * its transaction: it is sent if and only if the row is committed.
  *
- * Server, template and account are read once per statement, not per row.
+ * How little is done for a row is what matters here: what the arguments say is
+ * kept by trigger_plan.c, what the columns are by row_template.c.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "commands/trigger.h"
-#include "lib/stringinfo.h"
 #include "miscadmin.h"
-#include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
-#include "outbox/outbox.h"
+#include "outbox/trigger.h"
 
 PG_FUNCTION_INFO_V1(hubex_task_trigger);
+PG_FUNCTION_INFO_V1(hubex_create_trigger);
 
 /* What a trigger keeps for the length of a statement. */
-typedef struct TriggerState
+typedef struct Firing
 {
-	HxAccount  *account;
-	Jsonb	   *tmpl;
+	const char *function;
+	HxTriggerPlan *plan;
 	MemoryContext row_context;
-} TriggerState;
+} Firing;
 
-typedef struct Row
+static Firing *
+begin_firing(FunctionCallInfo fcinfo, const char *function)
 {
-	HeapTuple	tuple;
-	TupleDesc	desc;
-	const char *relation;
-} Row;
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	Firing	   *firing;
 
-/* The value of a column for {column}; an unknown one is an error. */
-static JsonbValue *
-column_value(const char *name, bool alone, void *arg)
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		hx_trigger_refuse(function, "It was not called as a trigger.");
+	if (!TRIGGER_FIRED_AFTER(trigger->tg_event))
+		hx_trigger_refuse(function, "It must be fired after the event.");
+	if (TRIGGER_FIRED_BY_TRUNCATE(trigger->tg_event))
+		hx_trigger_refuse(function, "TRUNCATE does not say which rows it takes away.");
+	firing = MemoryContextAllocZero(fcinfo->flinfo->fn_mcxt, sizeof(Firing));
+	firing->function = function;
+	firing->row_context = AllocSetContextCreate(fcinfo->flinfo->fn_mcxt, "hubex trigger row", ALLOCSET_DEFAULT_SIZES);
+	fcinfo->flinfo->fn_extra = firing;
+	return firing;
+}
+
+static void
+fire_for_row(const HxTriggerPlan *plan, TriggerData *trigger)
 {
-	Row		   *row = arg;
-	StringInfoData names;
+	TupleTableSlot *row = trigger->tg_trigslot;
+	TupleTableSlot *new = trigger->tg_newslot;
 
-	for (int i = 0; i < row->desc->natts; i++)
+	slot_getsomeattrs(row, plan->last_attribute);
+	if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
+		hx_row_inserted(plan, row, NULL);
+	else if (TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
+		hx_row_deleted(plan, row, NULL);
+	else
 	{
-		Form_pg_attribute attribute = TupleDescAttr(row->desc, i);
-
-		if (!attribute->attisdropped && strcmp(NameStr(attribute->attname), name) == 0)
-		{
-			bool		isnull;
-			Datum		datum = heap_getattr(row->tuple, i + 1, row->desc, &isnull);
-
-			return hx_convert_datum(datum, isnull, attribute->atttypid);
-		}
+		slot_getsomeattrs(new, plan->last_attribute);
+		hx_row_updated(plan, row, new, NULL);
 	}
-
-	initStringInfo(&names);
-	for (int i = 0; i < row->desc->natts; i++)
-		if (!TupleDescAttr(row->desc, i)->attisdropped)
-			appendStringInfo(&names, "%s%s", names.len ? ", " : "", NameStr(TupleDescAttr(row->desc, i)->attname));
-	ereport(ERROR,
-			(errcode(ERRCODE_UNDEFINED_COLUMN),
-			 errmsg("column \"%s\" of relation \"%s\" does not exist", name, row->relation),
-			 errdetail("The trigger's template names it."),
-			 errhint("The columns are: %s. Write {{ for a brace that is meant as one.", names.data)));
 }
 
 static void
-refuse_use(const char *detail)
+fire(FunctionCallInfo fcinfo, const char *function, bool tasks_only)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-			 errmsg("hubex_task_trigger is used in a way it does not support"),
-			 errdetail("%s", detail),
-			 errhint("CREATE TRIGGER ... AFTER INSERT ON ... FOR EACH ROW EXECUTE FUNCTION hubex_task_trigger('server', '{\"task_type_id\": 1, \"notes\": \"{column}\"}').")));
-}
-
-static void
-add_template_context(void *arg)
-{
-	errcontext("template of trigger \"%s\"", (char *) arg);
-}
-
-/* Reads the trigger's arguments, once per statement. */
-static TriggerState *
-trigger_state(FunctionCallInfo fcinfo, TriggerData *trigger)
-{
-	TriggerState *state = fcinfo->flinfo->fn_extra;
-	int			nargs = trigger->tg_trigger->tgnargs;
-	char	  **args = trigger->tg_trigger->tgargs;
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	Firing	   *firing = fcinfo->flinfo->fn_extra;
 	MemoryContext old;
-	ErrorContextCallback context = {.callback = add_template_context,.arg = trigger->tg_trigger->tgname,
-	.previous = error_context_stack};
 
-	if (state != NULL)
-		return state;
-	if (nargs != 1 && nargs != 2)
-		refuse_use("It takes the server and the template, or the template alone.");
-
-	old = MemoryContextSwitchTo(fcinfo->flinfo->fn_mcxt);
-	state = palloc0(sizeof(TriggerState));
-	state->account = hx_account_open(nargs == 2 ? args[0] : NULL, GetUserId(), false);
-	error_context_stack = &context;
-	state->tmpl = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(args[nargs - 1])));
-	error_context_stack = context.previous;
-	if (!JB_ROOT_IS_OBJECT(state->tmpl))
-		refuse_use("The template is not a JSON object.");
-	state->row_context = AllocSetContextCreate(fcinfo->flinfo->fn_mcxt, "hubex trigger row", ALLOCSET_DEFAULT_SIZES);
+	if (firing == NULL)
+		firing = begin_firing(fcinfo, function);
+	if (hx_write_back_fires(RelationGetRelid(trigger->tg_relation)))
+		return;
+	old = MemoryContextSwitchTo(firing->row_context);
+	firing->plan = hx_trigger_plan(trigger, function, tasks_only, firing->plan);
+	if (TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
+		fire_for_row(firing->plan, trigger);
+	else
+		hx_transition_rows(firing->plan, trigger, function);
 	MemoryContextSwitchTo(old);
-	fcinfo->flinfo->fn_extra = state;
-	return state;
+	MemoryContextReset(firing->row_context);
 }
 
-/*
- * hubex_task_trigger(server, template): AFTER INSERT FOR EACH ROW; enqueues
- * POST /WORK/Tasks for the row.
- */
+/* hubex_task_trigger([server,] template [, options]): rows are tasks. */
 Datum
 hubex_task_trigger(PG_FUNCTION_ARGS)
 {
-	TriggerData *trigger = (TriggerData *) fcinfo->context;
-	HxNewRequest request = {0};
-	TriggerState *state;
-	MemoryContext old;
-	Row			row;
+	fire(fcinfo, "hubex_task_trigger", true);
+	PG_RETURN_POINTER(NULL);
+}
 
-	if (!CALLED_AS_TRIGGER(fcinfo))
-		refuse_use("It was not called as a trigger.");
-	if (!TRIGGER_FIRED_AFTER(trigger->tg_event) || !TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
-		refuse_use("It must be fired after the event, for each row.");
-	if (!TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
-		refuse_use("It must be fired by INSERT.");
-
-	state = trigger_state(fcinfo, trigger);
-	row.tuple = trigger->tg_trigtuple;
-	row.desc = RelationGetDescr(trigger->tg_relation);
-	row.relation = RelationGetRelationName(trigger->tg_relation);
-
-	old = MemoryContextSwitchTo(state->row_context);
-	(void) hx_outbox_enqueue_create(state->account, "tasks", hx_json_expand(state->tmpl, column_value, &row), &request);
-	MemoryContextSwitchTo(old);
-	MemoryContextReset(state->row_context);
+/* hubex_create_trigger([server,] resource, template [, options]). */
+Datum
+hubex_create_trigger(PG_FUNCTION_ARGS)
+{
+	fire(fcinfo, "hubex_create_trigger", false);
 	PG_RETURN_POINTER(NULL);
 }
