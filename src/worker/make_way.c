@@ -117,12 +117,15 @@ worker_pid(Oid database)
 static void
 clear_database(Oid database)
 {
+	static uint32 event = 0;
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), MAKE_WAY_MS);
 
+	if (event == 0)
+		event = hx_wait_event("HubexMakeWay");
 	(void) set_make_way(database, true);
 	while (worker_pid(database) != 0 && GetCurrentTimestamp() < deadline)
 	{
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 10, PG_WAIT_EXTENSION);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 10, event);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
@@ -190,8 +193,10 @@ process_utility(PlannedStmt *planned, const char *query, bool read_only_tree, Pr
 	(previous_hook ? previous_hook : standard_ProcessUtility)
 		(planned, query, read_only_tree, context, params, environment, dest, completion);
 
-	if (IsA(statement, TransactionStmt) && ((TransactionStmt *) statement)->kind == TRANS_STMT_COMMIT_PREPARED)
-		hx_shared_wake_delivery();
+	if (IsA(statement, TransactionStmt) &&
+		(((TransactionStmt *) statement)->kind == TRANS_STMT_COMMIT_PREPARED ||
+		 ((TransactionStmt *) statement)->kind == TRANS_STMT_ROLLBACK_PREPARED))
+		hx_shared_wake_delivery(PG_INT64_MIN);
 }
 
 /* Installs the hook; called while the postmaster loads the library. */

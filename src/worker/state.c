@@ -14,18 +14,19 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/timestamp.h"
+#include "utils/tuplestore.h"
 
 #include "base/shared.h"
 #include "worker/worker.h"
 
 PG_FUNCTION_INFO_V1(hubex_worker_state);
+PG_FUNCTION_INFO_V1(hubex_workers);
 PG_FUNCTION_INFO_V1(hubex_announce);
 
-/*
- * hubex.worker_state() -> (state, pid): of this database's delivery worker.
- */
-Datum
-hubex_worker_state(PG_FUNCTION_ARGS)
+/* What a slot's worker is doing, in a word or a few. */
+static const char *
+slot_state(const HxWorkerSlot *slot)
 {
 	static const char *const names[] = {
 		[HX_WORKER_FREE] = "unknown to the launcher",
@@ -34,6 +35,22 @@ hubex_worker_state(PG_FUNCTION_ARGS)
 		[HX_WORKER_RUNNING] = "running",
 		[HX_WORKER_ABSENT] = "waiting to be announced"
 	};
+
+	if (slot == NULL)
+		return names[HX_WORKER_FREE];
+	if (slot->state == HX_WORKER_RUNNING && slot->pid == 0)
+		return names[HX_WORKER_WANTED]; /* it has just ended */
+	if (slot->state == HX_WORKER_RUNNING && slot->held)
+		return "held";
+	return names[slot->state];
+}
+
+/*
+ * hubex.worker_state() -> (state, pid): of this database's delivery worker.
+ */
+Datum
+hubex_worker_state(PG_FUNCTION_ARGS)
+{
 	TupleDesc	desc;
 	Datum		values[2];
 	bool		nulls[2] = {false, true};
@@ -50,16 +67,56 @@ hubex_worker_state(PG_FUNCTION_ARGS)
 
 		LWLockAcquire(hx_shared()->lock, LW_SHARED);
 		slot = hx_shared_slot(MyDatabaseId, false);
-		state = names[slot ? slot->state : HX_WORKER_FREE];
+		state = slot_state(slot);
 		pid = slot ? slot->pid : 0;
-		if (slot && slot->state == HX_WORKER_RUNNING && pid == 0)
-			state = names[HX_WORKER_WANTED];	/* it has just ended */
 		LWLockRelease(hx_shared()->lock);
 	}
 	values[0] = CStringGetTextDatum(state);
 	values[1] = Int32GetDatum(pid);
 	nulls[1] = pid == 0;
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}
+
+/*
+ * hubex.workers() -> a row for each database of the cluster that has a worker,
+ * or waits for one.
+ */
+Datum
+hubex_workers(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	HxWorkerSlot *slots;
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (hx_shared() == NULL || RecoveryInProgress())
+		return (Datum) 0;
+	slots = palloc(sizeof(hx_shared()->slots));
+	LWLockAcquire(hx_shared()->lock, LW_SHARED);
+	memcpy(slots, hx_shared()->slots, sizeof(hx_shared()->slots));
+	LWLockRelease(hx_shared()->lock);
+
+	for (const HxWorkerSlot *slot = slots; slot < slots + HX_MAX_DATABASES; slot++)
+	{
+		bool		alive = slot->pid != 0;
+		Datum		values[9] = {0};
+		bool		nulls[9] = {false};
+
+		if (slot->state == HX_WORKER_FREE || slot->state == HX_WORKER_ABSENT)
+			continue;
+		values[0] = ObjectIdGetDatum(slot->database);
+		values[1] = CStringGetTextDatum("delivery");
+		values[2] = Int32GetDatum(slot->pid);
+		values[3] = CStringGetTextDatum(slot_state(slot));
+		values[4] = TimestampTzGetDatum(slot->started_at);
+		values[5] = TimestampTzGetDatum(slot->last_step_at);
+		values[6] = Int64GetDatum(slot->steps);
+		values[7] = Int32GetDatum(slot->in_flight);
+		values[8] = Int32GetDatum(slot->failures);
+		nulls[2] = nulls[4] = nulls[6] = nulls[7] = !alive;
+		nulls[5] = !alive || slot->last_step_at == 0;
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	}
+	return (Datum) 0;
 }
 
 /* What hubex_announce has to say at the end of the transaction. */

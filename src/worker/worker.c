@@ -28,6 +28,7 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 
 #include "base/shared.h"
 #include "compat.h"
@@ -87,6 +88,11 @@ attach(Datum arg)
 		{
 			slot->pid = MyProcPid;
 			slot->latch = MyLatch;
+			slot->started_at = GetCurrentTimestamp();
+			slot->last_step_at = 0;
+			slot->steps = 0;
+			slot->in_flight = 0;
+			slot->held = false;
 			database = slot->database;
 		}
 	}
@@ -112,13 +118,31 @@ set_state(HxWorkerState state)
 	LWLockRelease(hx_shared()->lock);
 }
 
-/* The worker works: what went wrong before it does not count any more. */
+/*
+ * Tells of a step, and in the log of what holds the database.  The worker
+ * works: what went wrong before it does not count any more.
+ */
 static void
-forget_failures(void)
+note_step(const HxDelivery *delivery)
 {
+	const char *why = hx_delivery_held(delivery);
+	bool		was_held;
+
 	LWLockAcquire(hx_shared()->lock, LW_EXCLUSIVE);
+	was_held = own_slot()->held;
 	own_slot()->failures = 0;
+	own_slot()->last_step_at = GetCurrentTimestamp();
+	own_slot()->steps++;
+	own_slot()->in_flight = hx_delivery_in_flight(delivery);
+	own_slot()->held = why != NULL;
 	LWLockRelease(hx_shared()->lock);
+
+	if (why != NULL && !was_held)
+		ereport(LOG,
+				(errmsg("hubex delivery holds in database %u: nothing is sent from it", MyDatabaseId),
+				 errdetail("%s.", why)));
+	else if (why == NULL && was_held)
+		ereport(LOG, (errmsg("hubex delivery goes on in database %u", MyDatabaseId)));
 }
 
 /* Is the worker asked to leave its database? */
@@ -151,20 +175,22 @@ commit(void)
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
-static const HxTransactions worker_transactions = {.begin = begin,.commit = commit};
+static const HxTransactions worker_transactions = {.begin = begin,.commit = commit,.takes_announcements = true};
 
 /*
  * One step, whose error is reported and survived.  A cancel or a shutdown
  * passes on.
  */
 static int64
-guarded_step(HxDelivery *delivery, MemoryContext cycle)
+guarded_step(HxDelivery *delivery, HxRetention *retention, MemoryContext cycle)
 {
 	volatile int64 wish = 0;
 
 	PG_TRY();
 	{
 		wish = hx_delivery_step(delivery);
+		if (wish > 0 && hx_delivery_held(delivery) == NULL)
+			wish = Min(wish, hx_retention_step(retention, &worker_transactions));
 	}
 	PG_CATCH();
 	{
@@ -197,7 +223,10 @@ settle(void)
 		{"synchronous_commit", "on"},	/* sending must be on disk before the first byte */
 		{"default_transaction_isolation", "read committed"},
 		{"default_transaction_read_only", "off"},
-		{"enable_seqscan", "off"},	/* plans made over an empty queue must fit a long one */
+		{"enable_seqscan", "off"},	/* plans made over an empty queue must fit a long one: */
+		{"enable_bitmapscan", "off"},	/* in the order of an index, and no further than asked for */
+		{"enable_sort", "off"},
+		{"enable_nestloop", "off"},	/* but where there is no other way: outcomes meet their rows by a hash */
 		{"jit", "off"},			/* the statements are small, and wait for nobody */
 		{"application_name", "hubex delivery"},
 	};
@@ -215,8 +244,8 @@ hx_worker_main(Datum arg)
 	MemoryContext process;
 	MemoryContext cycle;
 	HxDelivery *delivery;
+	HxRetention retention = {0};
 	bool		installed;
-	bool		proven = false;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
@@ -259,16 +288,14 @@ hx_worker_main(Datum arg)
 		if (must_make_way())
 			proc_exit(0);
 
-		wish = guarded_step(delivery, cycle);
+		wish = guarded_step(delivery, &retention, cycle);
 		if (wish < 0)
 		{
 			ereport(LOG, (errmsg("hubex delivery ends in database %u: the extension is gone", database)));
 			set_state(HX_WORKER_ABSENT);
 			proc_exit(0);
 		}
-		if (!proven)
-			forget_failures();
-		proven = true;
+		note_step(delivery);
 		MemoryContextSwitchTo(cycle);
 		MemoryContextReset(cycle);
 		if (wish > 0)
