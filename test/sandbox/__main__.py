@@ -12,6 +12,7 @@ import sys
 
 from process import end_with, write_ready_file
 from server.app import API, CONTROL, Sandbox
+from server.history import NotItsHistory
 from server.settings import APPLICATION_ID, Settings
 from server.web_app import listen
 
@@ -24,6 +25,8 @@ def _arguments():
     parser.add_argument("--tasks", type=int, default=240, help="how many tasks there are to begin with")
     parser.add_argument("--assets", type=int, default=60, help="how many assets; 600000 is fine")
     parser.add_argument("--ready-file", metavar="PATH", help="written, as JSON, once the sandbox listens")
+    parser.add_argument("--state", metavar="PATH",
+                        help="keep data and journal in this file, and go on from it where it is there already")
     parser.add_argument("--parent", type=int, metavar="PID", help="end when that process is gone")
     parser.add_argument("--token-life", type=float, default=Settings.token_life, metavar="SECONDS")
     parser.add_argument("--token-grace", type=float, default=Settings.token_grace, metavar="SECONDS",
@@ -50,7 +53,10 @@ def _tls(arguments):
 async def _run(arguments):
     end_with(arguments.parent)
     settings = Settings(arguments.token_life, arguments.token_grace, arguments.rate_limit)
-    sandbox = Sandbox(settings, arguments.seed, arguments.tasks, arguments.assets)
+    try:
+        sandbox = Sandbox(settings, arguments.seed, arguments.tasks, arguments.assets, arguments.state)
+    except NotItsHistory as error:
+        sys.exit(f"{arguments.state}: {error}")
     gc.freeze()                         # the data is no garbage: looking through it again and again would show
     gc.set_threshold(50_000, 20, 100)   # in the answering times
     access_log = logging.getLogger("aiohttp.access") if arguments.access_log else None

@@ -3,6 +3,7 @@
 An endpoint runs to its end without waiting, so two requests never see each other's half-done work.
 """
 import logging
+import time
 from urllib.parse import parse_qsl, unquote
 
 from aiohttp import web
@@ -14,6 +15,7 @@ from wire.routing import Router
 
 from .auth import Gate, Tokens
 from .faults import Faults
+from .history import History
 from .journal import Journal
 
 API, CONTROL = "/fsm", "/_sandbox"
@@ -22,14 +24,19 @@ _log = logging.getLogger("sandbox")
 
 
 class Sandbox:
-    """All there is: the tenant, who signed in, the faults, the journal. A reset makes it anew."""
+    """All there is: the tenant, who signed in, the faults, the journal. A reset makes it anew.
 
-    def __init__(self, settings, seed, tasks, assets):
+    With a `state` file it goes on from what that tells.
+    """
+
+    def __init__(self, settings, seed, tasks, assets, state=None):
         self._seed_arguments = (seed, tasks, assets)
         self._first_settings = settings.shown()
         self.settings = settings
         self.journal = Journal()
         self._grow()
+        self._history = History(state, {"seed": seed, "tasks": tasks, "assets": assets})
+        self._history.replay(self.tenant, self.journal)
 
     def _grow(self):
         seed, tasks, assets = self._seed_arguments
@@ -43,7 +50,12 @@ class Sandbox:
         """Back to the seed and the settings of the command line; journal, faults and tokens are emptied."""
         self.settings.update(self._first_settings)
         self.journal.clear()
+        self._history.forget()
         self._grow()
+
+    def clear_journal(self):
+        self.journal.clear()
+        self._history.cleared()
 
     async def serve(self, request, connection, path):
         """A request under /fsm, for `path` there."""
@@ -59,6 +71,7 @@ class Sandbox:
             _log.debug("the client went away before its request was whole")
         finally:
             self.journal.close(entry, None if connection.lost.done() else answer.status)
+            self._history.answered(entry)
         return answer
 
     async def _answer(self, call, entry, connection):
@@ -67,24 +80,24 @@ class Sandbox:
             entry.token = token.number
         fault = self.faults.pick(call.method, call.path)
         if fault is not None:
-            entry.fault = fault.name
-            if fault.kind.before:
-                answer = await fault.kind.before(fault, connection, token)
-                if answer is not None:
-                    return answer
-        answer = self._work(call, token, f"0HS{connection.number:08X}:{entry.number:08X}")
-        if call.created:
-            entry.created = call.created
+            entry.fault = fault.label or fault.name
+        self._history.came(entry)
+        if fault is not None and fault.kind.before:
+            answer = await fault.kind.before(fault, connection, token)
+            if answer is not None:
+                return answer
+        answer = self._work(call, token, entry, f"0HS{connection.number:08X}:{entry.number:08X}")
         if fault is not None and fault.kind.after:
             answer = await fault.kind.after(fault, connection, answer)
         return answer
 
-    def _work(self, call, token, trace):
+    def _work(self, call, token, entry, trace):
         try:
             route, call.ids = self._router.find(call.method, call.path)
             self._gate.admit(call, token, route is not None and route.anonymous)
             if route is None:
                 raise not_found("Endpoint", f"{call.method} {call.path}")
+            self.tenant.moment = time.time()
             answer = route.handler(self.tenant, call)
         except Refusal as refusal:
             return refusal.answer(trace)
@@ -93,6 +106,8 @@ class Sandbox:
             return Refusal(500, "InternalServerError", "The sandbox failed; see its log").answer(trace)
         if call.method in _WRITES and answer.status < 400 and not route.anonymous:
             answer.headers["X-Last-Lsn"] = self.tenant.written()
+            entry.created, entry.write = call.created, self.tenant.writes
+            self._history.did(entry, self.tenant.moment)
         return answer
 
 

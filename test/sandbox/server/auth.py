@@ -54,8 +54,10 @@ class Tokens:
 
     def _jwt(self, kind, number, expires):
         header = {"alg": "RS256", "kid": "sandbox", "typ": "JWT"}
-        claims = {"iss": "hubex-sandbox", "aud": "hubex", "jti": f"{kind}-{number}", "exp": int(expires),
-                  "tenantID": 207, "tenantMemberID": 1, "userID": 1, "applicationID": 3, "permissions": _PERMISSIONS}
+        # "iat" in fractions of a second: a sandbox that is started again gives out none of its old tokens
+        claims = {"iss": "hubex-sandbox", "aud": "hubex", "jti": f"{kind}-{number}", "iat": time.time(),
+                  "exp": int(expires), "tenantID": 207, "tenantMemberID": 1, "userID": 1, "applicationID": 3,
+                  "permissions": _PERMISSIONS}
         signed = ".".join(_base64url(json.dumps(part).encode()) for part in (header, claims))
         return f"{signed}.{_base64url(hashlib.shake_256(f'{self._seed}:{signed}'.encode()).digest(256))}"
 

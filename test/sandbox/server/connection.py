@@ -69,7 +69,7 @@ class Connection(asyncio.Protocol):
         await asyncio.wait((self.lost,), timeout=seconds)
 
 
-def connection_factory(protocol_factory):
-    """Makes the protocol of each new connection."""
-    numbers = itertools.count(1)
+def connection_factory(protocol_factory, first):
+    """Makes the protocol of each new connection, numbered from `first` on."""
+    numbers = itertools.count(first)
     return lambda: Connection(protocol_factory(), next(numbers))

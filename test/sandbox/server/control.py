@@ -32,11 +32,13 @@ def _integer(text, name):
 
 async def _journal(sandbox, request):
     since = _integer(request.query.get("since", "0"), "since")
-    return sandbox.journal.shown(request.query.get("method"), request.query.get("path"), since)
+    fields = request.query.get("fields")
+    return sandbox.journal.shown(request.query.get("method"), request.query.get("path"), since,
+                                 fields and fields.split(","))
 
 
 async def _clear_journal(sandbox, request):
-    sandbox.journal.clear()
+    sandbox.clear_journal()
     return {}
 
 

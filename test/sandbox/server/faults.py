@@ -147,7 +147,7 @@ KINDS = {
     "expire": Kind(before=_expire),
 }
 _MATCHING = {"method": _check_text, "path": _check_text, "fault": _check_text, "times": _check_count,
-             "probability": _check_share, "after": _check_count}
+             "probability": _check_share, "after": _check_count, "label": _check_text}
 
 
 class Fault:
@@ -159,6 +159,7 @@ class Fault:
         self.number = number
         self.name = description["fault"]
         self.kind = KINDS[self.name]
+        self.label = description.get("label")       # what the journal calls it, else its name
         known = {**_MATCHING, **self.kind.required, **self.kind.optional}
         for name, value in description.items():
             if name not in known:
@@ -192,7 +193,7 @@ class Fault:
 
     def shown(self):
         view = {"id": self.number, "method": self.method, "path": self.path, "fault": self.name, "after": self.after,
-                "times": self.times, "probability": self.probability, **self.parameters}
+                "label": self.label, "times": self.times, "probability": self.probability, **self.parameters}
         view = {name: value for name, value in view.items() if value is not None}
         return {**view, "seen": self.seen, "fired": self.fired}
 

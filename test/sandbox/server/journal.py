@@ -12,7 +12,7 @@ _SIGN_IN = "/authz/accesstokens"
 
 class Entry:
     __slots__ = ("number", "time", "finished", "method", "path", "query", "headers", "body", "connection", "status",
-                 "fault", "created", "token")
+                 "fault", "created", "token", "write")
 
     def __init__(self, number, arrived, method, path, query, headers, connection):
         self.number = number
@@ -28,6 +28,13 @@ class Entry:
         self.fault = None
         self.created = None
         self.token = None
+        self.write = None       # which of all writes it was: requests are numbered as they arrive, writes as they are done
+
+    def kept(self):
+        """What is known of it before it is worked on, to be made again from by Journal.restore."""
+        return {"number": self.number, "arrived": self.time, "method": self.method, "path": self.path,
+                "query": self.query, "headers": self.headers, "connection": self.connection,
+                "body": self.body.decode("latin-1"), "fault": self.fault, "token": self.token}
 
     def shown(self):
         view = {"n": self.number, "time": self.time, "finished": self.finished, "method": self.method,
@@ -37,7 +44,8 @@ class Entry:
                 view["body"] = self.body.decode("utf-8")
             except UnicodeDecodeError:
                 view["body_base64"] = base64.b64encode(self.body).decode("ascii")
-        view.update(connection=self.connection, status=self.status, fault=self.fault, token=self.token)
+        view.update(connection=self.connection, status=self.status, fault=self.fault, token=self.token,
+                    write=self.write)
         if self.created:
             view["effect"] = {"created": self.created}
         return view
@@ -56,6 +64,7 @@ class Journal:
     def __init__(self):
         self._count = 0
         self._in_flight = 0
+        self.last_connection = 0
         self.clear()
 
     def clear(self):
@@ -68,6 +77,7 @@ class Journal:
         self._count += 1
         entry = Entry(self._count, arrived, method, path, query, _headers(headers), connection)
         self._entries.append(entry)
+        self.last_connection = max(self.last_connection, connection)
         self._in_flight += 1
         self._max_in_flight = max(self._max_in_flight, self._in_flight)
         return entry
@@ -78,11 +88,36 @@ class Journal:
         entry.finished = time.time()
         self._in_flight -= 1
 
-    def shown(self, method=None, path=None, since=0):
+    def restore(self, kept):
+        """Notes a request of an earlier life of the sandbox, from what Entry.kept() gave."""
+        kept = dict(kept)
+        body, fault, token = (kept.pop(name) for name in ("body", "fault", "token"))
+        entry = Entry(**{**kept, "headers": _headers(kept["headers"])})
+        entry.body, entry.fault, entry.token = body.encode("latin-1"), fault, token
+        self._entries.append(entry)
+        self._count = entry.number
+        self.last_connection = max(self.last_connection, entry.connection)
+
+    def find(self, number):
+        """The entry of that number, or None where there is none any more."""
+        for entry in reversed(self._entries):
+            if entry.number <= number:
+                return entry if entry.number == number else None
+        return None
+
+    def drop_open(self, moment):
+        """What had no answer when the sandbox ended will not have one."""
+        for entry in self._entries:
+            if entry.finished is None:
+                entry.finished = moment
+
+    def shown(self, method=None, path=None, since=0, fields=None):
+        """The entries, or those of a method, a path, above a number; all that is known of them, or some fields."""
         method, path = method and method.upper(), path and path.lower()
-        return [entry.shown() for entry in self._entries
-                if entry.number > since and (not method or entry.method == method)
-                and (not path or entry.path.lower() == path)]
+        shown = [entry.shown() for entry in self._entries
+                 if entry.number > since and (not method or entry.method == method)
+                 and (not path or entry.path.lower() == path)]
+        return shown if fields is None else [{name: view[name] for name in fields if name in view} for view in shown]
 
     def summary(self):
         """Requests by method and path and by what was answered; those without an answer yet count as "pending"."""

@@ -45,6 +45,6 @@ async def listen(sandbox, host, port, tls=None, access_log=None):
     app.router.add_route("*", "/{path:.*}", anything)
     runner = web.AppRunner(app, access_log=access_log, handle_signals=False)
     await runner.setup()
-    server = await asyncio.get_running_loop().create_server(connection_factory(runner.server), host, port, ssl=tls,
-                                                            backlog=_BACKLOG)
+    connections = connection_factory(runner.server, sandbox.journal.last_connection + 1)
+    server = await asyncio.get_running_loop().create_server(connections, host, port, ssl=tls, backlog=_BACKLOG)
     return server.sockets[0].getsockname()[1]

@@ -97,7 +97,8 @@ class Tenant:
     def __init__(self, seed, tasks, assets):
         self.seed = seed
         self._random = random.Random(f"{seed}:live")
-        self._lsn = 0x1A2B3C0
+        self.moment = 0         # the server's clock: when the request at hand is worked on, in unix seconds
+        self.writes = 0
         self.collections = {name: Collection(records) for name, records in build_directory(seed).items()}
         self.assets = Assets(seed, assets, self.collections)
         self.tasks = Tasks()
@@ -110,7 +111,7 @@ class Tenant:
 
     def now(self):
         """The server's clock, in whole seconds as the API's own moments are."""
-        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
+        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(self.moment))
 
     def guid(self):
         return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
@@ -121,8 +122,8 @@ class Tenant:
 
     def written(self):
         """Notes that something was written -> the mark of the write, for X-Last-Lsn."""
-        self._lsn += 0x38
-        return f"0/{self._lsn:X}"
+        self.writes += 1
+        return f"0/{0x1A2B3C0 + 0x38 * self.writes:X}"
 
     def named(self, collection, key, *more):
         """A reference as it stands in other records: {"id", "name"}, further fields and `deleted` where they are."""
