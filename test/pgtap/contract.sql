@@ -6,7 +6,8 @@ SELECT has_table('hubex', 'outbox', 'the outbox is a table');
 SELECT columns_are('hubex', 'outbox', ARRAY['id', 'server', 'owner', 'resource', 'operation', 'method', 'path', 'query',
     'headers', 'body', 'content', 'content_type', 'state', 'attempts', 'next_attempt_at', 'last_status', 'last_error',
     'remote_id', 'remote_number', 'response', 'idempotency_key', 'ordering_key', 'natural_key', 'stamp', 'uncertain', 'bytes',
-    'claimed_by', 'sending_since', 'created_at', 'delivered_at']);
+    'expires_at', 'merged_into', 'write_back', 'unwritten', 'blocked_by', 'tried_since', 'binding', 'claimed_by', 'sending_since', 'created_at',
+    'delivered_at', 'ended_at']);
 SELECT function_returns('hubex_create_task', 'bigint', 'hubex_create_task() gives the request''s id');
 SELECT function_returns('hubex_enqueue', 'bigint', 'hubex_enqueue() gives the request''s id');
 SELECT function_returns('hubex_wait', ARRAY['bigint', 'interval'], 'text', 'hubex_wait() gives a state');

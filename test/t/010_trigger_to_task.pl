@@ -511,7 +511,7 @@ sub ordering_key
 	eventually { grep { $_ eq 'dead-2' } @{ arrived() } } 'one that was given up holds nobody';
 	$node->wait_for(q{SELECT string_agg(state, ' ' ORDER BY id) FROM hubex.outbox WHERE ordering_key = 'dead'}, 'dead delivered', 'as it says');
 
-	# Ids are given out before COMMIT: a lower one may become visible later. It cannot have been waited for.
+	# Ids are given out before COMMIT: who has a lower one and the same key, and may still commit, is waited for.
 	my ($slow, $quick) = map { Hubex::Session->new($node) } 1 .. 2;
 	$slow->query(q{BEGIN; SELECT hubex_create_task(1, 'low', ordering_key => 'race', erp_id => 'race-low')});
 	$quick->send(q{SELECT hubex_create_task(1, 'high', ordering_key => 'race', erp_id => 'race-high')});
@@ -520,7 +520,13 @@ sub ordering_key
 	$quick->finish;
 	eventually { 2 == grep { /^race-/ } @{ arrived() } } 'two transactions with one key, the first to commit last';
 	is_deeply([ map { $_->{erpID} } sort { $a->{id} <=> $b->{id} } grep { $_->{erpID} =~ /^race-/ } @{ $sandbox->tasks } ],
-		[ 'race-high', 'race-low' ], 'are delivered in the order of their commits');
+		[ 'race-low', 'race-high' ], 'are delivered in the order of their ids');
+	$slow->query(q{BEGIN; SELECT hubex_create_task(1, 'never', ordering_key => 'race', erp_id => 'race-never')});
+	$node->safe_psql('postgres', q{SELECT hubex_create_task(1, 'after', ordering_key => 'race', erp_id => 'race-after')});
+	fence_beside();
+	is_deeply([ grep { /race-(?:never|after)/ } @{ arrived() } ], [], 'what waits for one that is not committed waits');
+	$slow->query('ROLLBACK');
+	eventually { grep { $_ eq 'race-after' } @{ arrived() } } 'and no longer than to its end';
 }
 
 # As fence(), where something else may rightly be under way.

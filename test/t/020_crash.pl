@@ -21,7 +21,7 @@ my $sandbox = Hubex::Sandbox->new(tasks => 0, seed => $seed);
 my $node = Hubex::Node->new('main', restart_after_crash => 'on');
 $node->start_hubex($sandbox, timeout => '5s');
 $node->safe_psql('postgres', q{
-	UPDATE hubex.connector SET manifest = jsonb_set(jsonb_set(manifest, '{retry,first}', '0.05'), '{retry,longest}', '0.4');
+	UPDATE hubex.connector SET manifest = jsonb_set(jsonb_set(manifest, '{retry,base}', '0.05'), '{retry,cap}', '0.4');
 	CREATE TABLE keyed (id int PRIMARY KEY);
 	CREATE TRIGGER t AFTER INSERT ON keyed FOR EACH ROW EXECUTE FUNCTION
 		hubex_task_trigger('fsm', '{"task_type_id": 2, "erp_id": "K-{id}", "notes": "keyed {id}"}');
@@ -130,7 +130,7 @@ sub worker_killed
 	for my $round (1 .. 5)
 	{
 		insert_rows(50);
-		$sandbox->fault(method => 'POST', path => '/WORK/Tasks', fault => $_, seconds => 2, times => 3) for qw(delay delay_before);
+		$sandbox->fault(method => 'POST', path => '/WORK/Tasks', fault => $_, seconds => 8, times => 3) for qw(delay delay_before);
 		insert_rows(10);
 		eventually { in_flight() >= 4 } 'requests are in flight';
 		my $since = last_entry();
@@ -150,7 +150,7 @@ sub server_stopped
 	for my $round (1 .. 3)
 	{
 		insert_rows(20);
-		$sandbox->fault(method => 'POST', path => '/WORK/Tasks', fault => $_, seconds => 2, times => 3) for qw(delay delay_before);
+		$sandbox->fault(method => 'POST', path => '/WORK/Tasks', fault => $_, seconds => 8, times => 3) for qw(delay delay_before);
 		insert_rows(10);
 		eventually { in_flight() >= 4 } 'requests are in flight';
 		my $since = last_entry();
@@ -251,7 +251,7 @@ sub without_stamps
 	anew();
 	$node->safe_psql('postgres', q{
 		INSERT INTO hubex.connector
-			SELECT 'stampless', jsonb_set(manifest #- '{resources,tasks,create,idempotency_header}', '{connector}', '"stampless"') FROM hubex.connector WHERE name = 'hubex';
+			SELECT 'stampless', jsonb_set(manifest #- '{resources,tasks,operations,create,idempotency_header}', '{connector}', '"stampless"') FROM hubex.connector WHERE name = 'hubex';
 		CREATE SERVER other FOREIGN DATA WRAPPER hubex_fdw OPTIONS (connector 'stampless', url '} . $sandbox->url . q{', rate_limit '10/s', timeout '5s');
 		CREATE USER MAPPING FOR PUBLIC SERVER other OPTIONS (service_token '} . $sandbox->service_token . q{');
 		SELECT hubex_request('GET', '/WORK/TaskTypes', server => 'other');

@@ -128,7 +128,7 @@ sub stamp_used
 
 sub growing_pauses
 {
-	retry_policy(first => 0.08, longest => 0.5);
+	retry_policy(base => 0.08, cap => 0.5);
 	for my $case ([500], [ 502, '<html>Шлюз</html>' ], [503], [429])
 	{
 		my ($status, $body) = @$case;
@@ -152,7 +152,7 @@ sub growing_pauses
 
 	# The requests of an outage do not come back together.
 	anew();
-	retry_policy(first => 1);
+	retry_policy(base => 1);
 	$sandbox->fault(method => 'POST', path => '/WORK/Tasks', fault => 'status', status => 429, times => 12);
 	sql(q{SELECT hubex_create_task(1, n::text) FROM generate_series(1, 12) n});
 	$node->wait_for(q{SELECT count(*) FROM hubex.outbox WHERE state <> 'delivered'}, 0, 'an outage ends');
@@ -166,7 +166,7 @@ sub growing_pauses
 
 sub retry_after
 {
-	retry_policy(first => 0.05);
+	retry_policy(base => 0.05);
 	my $date = sub { return strftime('%a, %d %b %Y %H:%M:%S GMT', gmtime($_[0])) };
 	my $not_before = sub {
 		my ($what, $when, %fault) = @_;
@@ -210,7 +210,7 @@ sub retry_after
 sub not_there
 {
 	anew();
-	retry_policy(first => 0.1, longest => 0.5);
+	retry_policy(base => 0.1, cap => 0.5);
 	$sandbox->stop;
 	my $id = sql(q{SELECT hubex_create_task(1, 'x')});
 	$node->wait_for("SELECT attempts >= 3 FROM hubex.outbox WHERE id = $id", 't', 'tried again and again');
@@ -228,7 +228,7 @@ sub not_there
 sub poison
 {
 	anew();
-	retry_policy(first => 0.05, longest => 0.2);
+	retry_policy(base => 0.05, cap => 0.2);
 	$sandbox->fault(method => 'PUT', path => '/WORK/Tasks/restore', fault => 'status', status => 500, times => 100_000);
 	$sandbox->fault(method => 'PUT', path => '/WORK/Tasks/1/complete', fault => 'drop_before', times => 100_000);
 	$sandbox->fault(method => 'POST', path => '/WORK/Tasks', fault => 'delay', seconds => 0.05, times => 100_000);

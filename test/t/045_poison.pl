@@ -55,14 +55,28 @@ $node->wait_for(q(SELECT state, next_attempt_at - now() BETWEEN '50 min' AND '61
 	'waiting|t', 'Retry-After counts up to an hour');
 like(failure('SELECT count(*) FROM hubex_tasks()'), qr/53000.*There may be some in \d+ seconds/s, 'who waits for an answer is told');
 is(value(q(SELECT ok, message ~ 'no room' FROM hubex_check() WHERE subject = 'account')), 'f|t', 'hubex_check says so too');
-$node->restart;
-eventually { value('SELECT count(*) FROM hubex_tasks()') > 0 } 'a pause ends with the server';
+value(q(SELECT hubex_resume('fsm')));
+eventually { value('SELECT count(*) FROM hubex_tasks()') > 0 } 'hubex_resume() ends a pause that the remote system asked for';
+eventually { grep { ($_->{erpID} // '') eq 'patient' } @{ $sandbox->tasks } } '... and what waited for it is sent';
+
+# One kind of request fails for all, and more of them than it takes to open the circuit: others get through.
+my @ids = map { $_->{id} } (grep { !$_->{deleted} && !$_->{closed} } @{ $sandbox->tasks })[0 .. 19];
+$sandbox->fault(method => 'POST', path => '*conversation', fault => 'status', status => 503, times => 100_000);
+value("SELECT hubex_comment_task('fails', task_id => $_)") for @ids;
+$node->wait_for(q(SELECT circuit <> 'closed' FROM hubex_stat_server), 't', 'failures in a row open the circuit');
+value(q(SELECT hubex_create_task(1, erp_id => 'healthy')));
+eventually { grep { ($_->{erpID} // '') eq 'healthy' } @{ $sandbox->tasks } } '... and what was never tried goes first when it is tried again', 60 or diag value(q(SELECT * FROM hubex_stat_server)), value(q(SELECT operation, state, attempts, count(*), min(next_attempt_at - now()), min(last_error) FROM hubex.outbox GROUP BY 1,2,3));
+value(q(SELECT bool_and(hubex_cancel(id)) FROM hubex.outbox WHERE operation = 'comment' AND state = 'waiting'));
+$sandbox->clear_faults;
+$node->wait_for(q(SELECT count(*) FROM hubex.outbox WHERE state IN ('waiting', 'sending')), 0, 'and the circuit closes');
 
 # A manifest that changes under what waits.
 $sandbox->clear_journal;
-value(q(UPDATE hubex.connector SET manifest = manifest #- '{resources,tasks,create}';
-	UPDATE hubex.outbox SET next_attempt_at = now() WHERE natural_key = 'patient'));
-$node->wait_for(q(SELECT state, last_error ~ 'does not say any more' FROM hubex.outbox WHERE natural_key = 'patient' AND attempts > 1), 'waiting|t',
+value(q(SELECT hubex_pause('fsm')));
+value(q(SELECT hubex_create_task(1, erp_id => 'unknown')));
+value(q(UPDATE hubex.connector SET manifest = manifest #- '{resources,tasks,operations,create}'));
+value(q(SELECT hubex_resume('fsm')));
+$node->wait_for(q(SELECT state, last_error ~ 'does not say any more' FROM hubex.outbox WHERE natural_key = 'unknown' AND attempts > 0), 'waiting|t',
 	'a record nobody says how to make waits');
 is(scalar posts(), 0, 'and is not sent');
 

@@ -71,6 +71,7 @@ in_time('CREATE DATABASE ... TEMPLATE', postgres => 'CREATE DATABASE copy TEMPLA
 comes_back('erp');
 comes_back('copy');
 isnt(worker('erp'), $worker, 'the worker of the template made way');
+$node->safe_psql('copy', 'SELECT hubex_take_over()');    # a copy is held until then
 enqueue($_ => "after, in $_") for qw(erp copy);
 delivers('the template and its copy', 'after, in erp', 'after, in copy');
 
@@ -210,7 +211,7 @@ sub comes_back
 	local $Test::Builder::Level = $Test::Builder::Level + 2;
 	for my $database (@databases)
 	{
-		eventually { $node->safe_psql($database, 'SELECT state FROM hubex.worker_state()') eq 'running' }
+		eventually { $node->safe_psql($database, 'SELECT state FROM hubex.worker_state()') =~ /^(?:running|held)$/ }
 		"the worker of $database is there", 10;
 	}
 }

@@ -8,11 +8,12 @@ use warnings;
 use Hubex::Client;
 use Hubex::Node;
 use Hubex::Sandbox;
+use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 
 my $sandbox = Hubex::Sandbox->new;
-my $primary = Hubex::Node->new('primary', allows_streaming => 1);
+my $primary = Hubex::Node->new('primary', allows_streaming => 1, restart_after_crash => 'on');
 $primary->start_hubex($sandbox);
 $primary->backup('base');
 my $standby = Hubex::Node->new('standby', init => 0);
@@ -86,6 +87,17 @@ is($posts{'before'}, 1, 'what was delivered was not sent again');
 is_deeply([ grep { $effects{$_} != 1 } keys %effects ], [], 'no request had another effect');
 is($standby->safe_psql('postgres', q(SELECT string_agg(DISTINCT state, ' ') FROM hubex.worker_state())), 'running',
 	'its worker runs');
+is($standby->safe_psql('postgres', 'SELECT hubex_take_over()'), 0, 'it was no copy: there is nothing to take over');
+like(PostgreSQL::Test::Utils::slurp_file($standby->logfile), qr/LOG:  hubex delivery goes on in database "postgres"/, 'the log tells of it');
+
+# it knows that also when it has crashed before a database was looked at, and later without having been a standby
+$standby->safe_psql('postgres', q(UPDATE hubex.binding SET place = '0'));
+kill 'KILL', $standby->safe_psql('postgres', 'SELECT pid FROM hubex.worker_state()');
+$standby->wait_for(q(SELECT place <> '0' FROM hubex.binding), 't', 'after a crash of a process it binds the database once more', 20);
+$standby->restart;
+$standby->wait_for(q(SELECT hubex.held() IS NULL AND state = 'running' FROM hubex.worker_state()), 't', 'after a restart it goes on', 20);
+$standby->safe_psql('postgres', q(UPDATE hubex.binding SET place = '0'));
+$standby->wait_for(q(SELECT state FROM hubex.worker_state()), 'held', 'it would not, had it not been bound before', 20);
 done_testing;
 
 sub enqueue

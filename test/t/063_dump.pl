@@ -31,6 +31,12 @@ $node->safe_psql('erp', q{
 	INSERT INTO orders VALUES (1, 'before the dump');
 });
 eventually { tasks('before the dump') == 1 } 'a row is delivered before the dump', 10;
+$node->safe_psql('erp', q{
+	SELECT hubex_pause('mine', 'for good');
+	SELECT hubex_create_task(1, 'in the dump', server => 'fsm', deliver_after => now() + interval '1 hour', fields => jsonb_build_object('contactPerson', 'Ё' || chr(34) || chr(92) || chr(9)));
+	SELECT hubex_enqueue('POST', '/WORK/Tasks', content => '\\x00ff', content_type => 'application/octet-stream',
+		server => 'fsm', idempotency_key => 'x', deliver_after => now() + interval '1 hour');
+});
 
 my $folder = PostgreSQL::Test::Utils::tempdir();
 my @no_statistics = $node->pg_version >= 18 ? '--no-statistics' : ();    # they change with every restore
@@ -48,11 +54,14 @@ for my $format (qw(custom directory plain))
 	succeeds('... and dumped again', 'pg_dump', @no_statistics, '-f', "$dump.again", $node->connstr($copy));
 	is(text("$dump.again"), text("$folder/plain"), '... to the same') if $format eq 'plain';
 
+	is($node->safe_psql($copy, 'SELECT max(id) FROM hubex.outbox'), 3, '... with the outbox');
 	$node->safe_psql($copy, "INSERT INTO orders VALUES (2, 'of $copy')");
+	is($node->safe_psql($copy, 'SELECT max(id) FROM hubex.outbox'), 4, '... whose ids go on');
 	eventually { tasks("of $copy") == 1 } '... and its rows are delivered', 10;
 	is($node->safe_psql($copy, q(SELECT count(*) > 0 FROM fsm.tasks)), 't', '... its foreign tables read');
 }
 is(tasks('before the dump'), 1, 'nothing is sent again by a copy');
+is(tasks('in the dump'), 0, '... and nothing that its original still has to send');
 
 #
 # Parts of it
@@ -107,5 +116,7 @@ sub catalog
 		SELECT 'trigger', tgname, pg_get_triggerdef(oid) FROM pg_trigger ORDER BY 2;
 		SELECT 'foreign table', ftrelid::regclass, ftoptions FROM pg_foreign_table ORDER BY 2;
 		SELECT 'row', * FROM orders WHERE id = 1;
+		SELECT 'request', o.* FROM hubex.outbox o WHERE id < 4 ORDER BY id;
+		SELECT 'state', * FROM hubex.server_state;
 	}) ];
 }

@@ -68,9 +68,16 @@ is($client{fresh}->query(q(SELECT count(umoptions) FROM pg_user_mappings)), 0, '
 # hubex_grant
 #
 my %level = (
-	read => [ qw(hubex_tasks hubex_check hubex_version hubex.worker_state hubex.probe hubex.only_server) ],
-	enqueue => [ qw(hubex_create hubex_create_task hubex_enqueue hubex_task_trigger hubex_wait) ],
-	admin => [ qw(hubex_request hubex_connect hubex_deliver hubex.make_server hubex.check_manifest) ]);
+	read => [ qw(hubex_tasks hubex_get hubex_check hubex_version hubex.worker_state hubex.workers hubex.server_stats hubex.held
+		hubex.binding hubex.probe hubex.only_server) ],
+	enqueue => [ qw(hubex_create hubex_update hubex_delete hubex_enqueue hubex_create_task hubex_update_task hubex_delete_task
+		hubex_move_task hubex_assign_task hubex_complete_task hubex_comment_task hubex_attach_file hubex_set_task_attributes
+		hubex_task_trigger hubex_create_trigger hubex_wait hubex_cancel hubex_retry hubex.change hubex.moment) ],
+	admin => [ qw(hubex_request hubex_connect hubex_deliver hubex_retry_all hubex_pause hubex_resume hubex_take_over
+		hubex_stat_reset hubex.make_server hubex.check_manifest) ]);
+my %there = map { $_ => 1 } split /\n/, $super->query("SELECT DISTINCT objid::regproc $functions");
+@$_ = grep { $there{$_} } @$_ for values %level;
+my @stat = map { "hubex_stat_$_ SELECT" } qw(outbox server worker);
 my @given;
 for my $grant ([ read => 'reader' ], [ enqueue => 'writer' ], [ admin => 'chief' ])
 {
@@ -83,7 +90,8 @@ for my $grant ([ read => 'reader' ], [ enqueue => 'writer' ], [ admin => 'chief'
 	is($super->query("SELECT string_agg(c.oid::regclass || ' ' || p, ', ' ORDER BY c.oid::regclass::text, p) FROM pg_class c,
 			unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) p
 			WHERE c.relkind IN ('r', 'v', 'S') AND c.oid IN (SELECT objid $relations) AND has_table_privilege('$role', c.oid, p)"),
-		{ read => '', enqueue => 'hubex.outbox SELECT', admin => join ', ', map({ "hubex.connector $_" } qw(DELETE INSERT SELECT UPDATE)), 'hubex.outbox SELECT' }->{$level},
+		{ read => join(', ', @stat[ 1, 2 ]), enqueue => join(', ', 'hubex.outbox SELECT', @stat),
+			admin => join ', ', map({ "hubex.connector $_" } qw(DELETE INSERT SELECT UPDATE)), 'hubex.outbox SELECT', 'hubex.server_state SELECT', @stat }->{$level},
 		'... and its tables');
 }
 $super->query(q(SELECT hubex_grant('second', 'enqueue'); SELECT hubex_grant('mallory', 'enqueue')));

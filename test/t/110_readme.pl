@@ -44,11 +44,13 @@ is_deeply([ sort keys %checked ], [qw(account delivery outbox server version)],
 	'hubex_connect checks what it has made');
 is($checked{account}, 't', 'the account works');
 
-is((run_step(2))[0], '1', 'hubex_create_task returns the id of the request');
-eventually { @{ tasks_of('ORDER-17') } == 1 } 'its task arrives';
+run_step(2);
+
+replace('stage_id => 7', 'stage_id => 2', \$steps[3]);
+is(join(' ', run_step(3)), '1 2 3', 'the verbs return the ids of their requests');
+eventually { @{ tasks_of('ORDER-17') } == 1 } 'a task arrives';
 is(encode_utf8(tasks_of('ORDER-17')->[0]{notes}), 'Не работает кондиционер', 'with its notes');
 
-run_step(3);
 $node->safe_psql(
 	'postgres', q{
 	BEGIN;
@@ -58,8 +60,7 @@ $node->safe_psql(
 		(19, 'Пекарня №5', 'печь "E-17"', '+7 495 123-45-67', '2030-12-02 18:30+05'),
 		(20, 'Café Łódź', 'freezer', NULL, NULL);
 });
-$node->wait_for("SELECT string_agg(hubex_wait(id), ',') FROM hubex.outbox", 'delivered,delivered,delivered',
-	'hubex_wait waits for all three requests');
+all_delivered('hubex_wait waits for all five requests');
 my ($full, $sparse) = map { tasks_of("ORDER-$_")->[0] } 19, 20;
 is_deeply(
 	{ map { $_ => encode_utf8($full->{$_} // '') } qw(taskTypeID notes contactPhone deadline) },
@@ -71,26 +72,42 @@ is_deeply(
 is_deeply([ sort keys %{ $sparse->{request} } ], [qw(erpID notes requestMethodID taskTypeID)],
 	'NULL leaves a field out');
 is_deeply(tasks_of('ORDER-18'), [], 'a row that was rolled back is none');
+is($node->safe_psql('postgres', 'SELECT id, hubex_id, hubex_number FROM orders ORDER BY id'),
+	join("\n", "19|$full->{id}|$full->{number}", "20|$sparse->{id}|$sparse->{number}"),
+	'the id and the number of its task are in each row');
 
-my ($outbox, $waited) = run_step(4);
-is($outbox, join("\n", map { outbox_line(@$_) } [ 4, 20 ], [ 3, 19 ], [ 1, 17 ]),
+my ($outbox, $waited, $retried) = run_step(4);
+my @lines = split /\n/, $outbox;
+is_deeply([ @lines[ 0, 1, 4 ] ], [ map { outbox_line(@$_) } [ 6, 20 ], [ 5, 19 ], [ 1, 17 ] ],
 	'the outbox says what became of them; the id that was rolled back is lost');
+my $talked = tasks_of('ORDER-17')->[0]{id};
+like($lines[2], qr/^3\|move\|ORDER-17\|delivered\|1\|\|$talked\|$/, 'the move');
+like($lines[3], qr/^2\|comment\|ORDER-17\|delivered\|1\|\|$talked\|\d+$/, 'the message');
 is($waited, 'delivered', 'hubex_wait gives the state');
+is($retried, 0, 'there is no dead letter to retry');
+is(tasks_of('ORDER-17')->[0]{taskStageID}, 2, 'the task was moved');
 
 is_deeply(
 	[ sort split /\n/, (run_step(5))[0] ],
 	[ "19|Пекарня №5|$full->{number}|Новая", "20|Café Łódź|$sparse->{number}|Новая" ],
 	'tasks join with the ERP');
 
-# A task and a stage that it can move to; the README's are of somebody else's account.
-replace('5129', $full->{id}, \$steps[6]);
-replace('"taskStageID": 7', '"taskStageID": 2', \$steps[6]);
+$node->safe_psql('postgres', q{UPDATE orders SET phone = NULL, problem = 'печь' WHERE id = 19; DELETE FROM orders WHERE id = 20});
+all_delivered('UPDATE and DELETE are delivered');
+is_deeply([ map { encode_utf8($_ // '') } @{ tasks_of('ORDER-19')->[0] }{qw(notes contactPhone)} ], [ 'Пекарня №5: печь', '' ],
+	'what has changed is sent, and what became NULL is emptied');
+ok(tasks_of('ORDER-20')->[0]{deleted}, 'a row that is deleted takes its task along');
+
+# A task that was deleted; the README's is of somebody else's account.
+replace('5129', $sparse->{id}, \$steps[6]);
 my ($types, $request) = run_step(6);
 like($types, qr/Аварийный ремонт/, 'hubex_request gives the answer of the API');
 is($node->safe_psql('postgres', "SELECT hubex_wait($request)"), 'delivered', 'hubex_enqueue: the call is delivered');
-is(tasks_of('ORDER-19')->[0]{taskStageID}, 2, 'and has done its work');
+ok(!tasks_of('ORDER-20')->[0]{deleted}, 'and has done its work');
 
-is_deeply([ map { (split /\|/)[1] } split /\n/, (run_step(7))[0] ], [ ('t') x 5 ], 'hubex_check: all is well');
+my ($checks, $figures) = run_step(7);
+is_deeply([ map { (split /\|/)[1] } split /\n/, $checks ], [ ('t') x 5 ], 'hubex_check: all is well');
+like($figures, qr/^fsm\|closed\|8\|0\|[\d.]+\|\d+$/, 'hubex_stat_server has the figures');
 
 fails("SET ROLE clerk; SELECT hubex_create_task(1)", qr/permission denied/, 'before the last step others may not');
 run_step(8);
@@ -115,16 +132,34 @@ is(
 	'a foreign table has the tasks that are not deleted');
 fails(q(SELECT * FROM hubex_tasks('{"colour": 1}')), qr/colour/, 'a filter that does not exist is an error');
 
-# A dead letter: put back to work, which does not help it here, and deleted.
+# A dead letter: retried, which does not help it here, and cancelled.
 my $dead = $node->safe_psql('postgres', q(SELECT hubex_create_task(999, 'no such type')));
 $node->wait_for("SELECT hubex_wait($dead)", 'dead', 'what cannot succeed is a dead letter');
 is($node->safe_psql('postgres', q(SELECT ok FROM hubex_check() WHERE subject = 'outbox')), 'f', 'hubex_check tells');
-my ($put_back) = spans_like(qr/^UPDATE hubex\.outbox/);
-succeeds("$put_back WHERE state = 'dead'", $put_back);
-$node->wait_for("SELECT state, attempts FROM hubex.outbox WHERE id = $dead", 'dead|2', 'it is tried again');
-my ($finished) = spans_like(qr/^state IN /);
-succeeds("DELETE FROM hubex.outbox WHERE $finished", "delete where $finished");
+my ($filter) = map { /^(\{"operation": "\w+"\})$/ } @{ $english->{spans} };
+is($node->safe_psql('postgres', "SELECT hubex_retry_all('$filter')"), 0, "no dead letter matches $filter");
+is($node->safe_psql('postgres', "SELECT hubex_retry($dead)"), 't', 'it is retried');
+$node->wait_for("SELECT state, attempts, tried_since IS NOT NULL FROM hubex.outbox WHERE id = $dead", 'dead|1|t', 'and its attempts count anew');
+is($node->safe_psql('postgres', "SELECT hubex_cancel($dead)"), 't', 'it is cancelled');
 is($node->safe_psql('postgres', 'SELECT bool_and(ok) FROM hubex_check()'), 't', 'all is well again');
+
+for my $pause (spans_like(qr/^hubex_(?:pause|resume)\('/))
+{
+	succeeds("SELECT $pause", $pause);
+}
+is($node->safe_psql('postgres', q(SELECT paused FROM hubex_stat_server WHERE server = 'fsm')), 'f', 'paused and resumed');
+
+# What is said of triggers: the options, and the statement form.
+for my $option (map { first_cell_spans($_) } table_after('trigger option'))
+{
+	my (undef, undef, $errors) = $node->psql('postgres', q{BEGIN; CREATE TABLE t (id int PRIMARY KEY); CREATE TRIGGER t AFTER INSERT ON t
+		FOR EACH ROW EXECUTE FUNCTION hubex_task_trigger('{"task_type_id": 1}', '{"no such": 1}'); INSERT INTO t VALUES (1)});
+	like($errors, qr/The options are: .*"\Q$option\E"/, "$option is an option of a trigger");
+}
+my ($statement) = spans_like(qr/^AFTER INSERT .* FOR EACH STATEMENT$/);
+$statement =~ s/ \.\.\. / ON orders /;
+succeeds("BEGIN; CREATE TRIGGER bulk $statement EXECUTE FUNCTION hubex_create_trigger('tasks', '{\"task_type_id\": 1, \"erp_id\": \"{id}\"}');
+	INSERT INTO orders VALUES (30); ROLLBACK", $statement);
 
 # Two servers, the second with foreign tables.
 succeeds(
@@ -216,7 +251,7 @@ my @known = options_of(q(CREATE SERVER x FOREIGN DATA WRAPPER hubex_fdw OPTIONS 
 is_deeply([ sort @named ], [ sort @known ], 'the table names every option of a server');
 
 my %value = (%default, connector => 'hubex', url => $sandbox->url, ca_file => '/etc/ssl/ca.pem',
-	proxy => 'http://127.0.0.1:3128');
+	proxy => 'http://127.0.0.1:3128', retry_total => '7d');
 ok(defined $value{$_}, "$_ has a value to try") for @named;
 my $all = join ', ', map { "$_ '$value{$_}'" } grep { defined $value{$_} } @named;
 succeeds("CREATE SERVER full_of_options FOREIGN DATA WRAPPER hubex_fdw OPTIONS ($all)", 'they are accepted');
@@ -235,8 +270,9 @@ for my $file (sort keys %readme)
 is(
 	$node->safe_psql(
 		'postgres', q{SELECT m #>> '{limits,rate}', m #>> '{limits,connections}', m #>> '{limits,page_size}',
-		m #>> '{options,application_id,default}' FROM hubex.connector c (n, m) WHERE n = 'hubex'}),
-	join('|', @default{qw(rate_limit max_connections page_size application_id)}),
+		m #>> '{options,application_id,default}', m #>> '{retry,attempts}', m #>> '{retry,base}' || 's', m #>> '{retry,factor}',
+		(m #>> '{retry,cap}')::int / 60 || 'min', m #>> '{retry,jitter}' FROM hubex.connector c (n, m) WHERE n = 'hubex'}),
+	join('|', @default{qw(rate_limit max_connections page_size application_id retry_attempts retry_base retry_factor retry_cap retry_jitter)}),
 	'the defaults are those of the connector');
 
 named_in_both("$_, an option of a server", $_) for @known;
@@ -259,6 +295,11 @@ named_in_both("$_, an option of a column", $_)
 
 my @settings = split /\n/, $node->safe_psql('postgres', q(SELECT name FROM pg_settings WHERE name LIKE 'hubex.%'));
 named_in_both("the setting $_", $_) for @settings;
+for my $row (table_after('setting'))
+{
+	my ($name, $default) = $row =~ /^\| `([^`]+)` \| (?:`([^`]+)`|empty) \|/;
+	is($node->safe_psql('postgres', "SHOW $name"), $default // '', "$name and its default");
+}
 is($node->safe_psql('postgres', "SELECT to_regclass('$_') IS NOT NULL OR current_setting('$_', true) IS NOT NULL"),
 	't', "$_ is a table or a setting")
   for spans_like(qr/^hubex\.\w+$/);
@@ -347,11 +388,18 @@ sub options_of
 	return split /, /, $errors =~ /Valid options in this context are: (.*)\.$/m ? $1 : '';
 }
 
+sub all_delivered
+{
+	my ($what) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return $node->wait_for(q(SELECT string_agg(DISTINCT hubex_wait(id), ',') FROM hubex.outbox), 'delivered', $what);
+}
+
 sub outbox_line
 {
 	my ($id, $order) = @_;
 	my $task = tasks_of("ORDER-$order")->[0];
-	return "$id|ORDER-$order|delivered|1||$task->{id}|$task->{number}";
+	return "$id|create|ORDER-$order|delivered|1||$task->{id}|$task->{number}";
 }
 
 sub tasks_of

@@ -41,7 +41,7 @@ my %running;    # pid => 1, of the processes this test has to end
 =head2 new(%options)
 
 The options are those of the command line with underscores: C<seed>, C<tasks>, C<assets>, C<token_life>,
-C<token_grace>, C<rate_limit>, C<port>, C<host>, C<access_log>, C<tls_cert>, C<tls_key>. With C<< tls => 1 >> a
+C<token_grace>, C<rate_limit>, C<port>, C<host>, C<state>, C<access_log>, C<tls_cert>, C<tls_key>. With C<< tls => 1 >> a
 certificate for 127.0.0.1 and localhost is made; C<ca_file> is then what trusts it.
 
 =cut
@@ -91,7 +91,7 @@ sub attach
 =head2 stop, kill9, restart
 
 C<stop> ends it in an orderly way, C<kill9> at once. C<restart> starts it again on the same port with the same
-options; what it held is gone, as it keeps all in memory.
+options, whatever ended it; what it held is gone unless it has a C<state> file.
 
 =cut
 
@@ -125,7 +125,8 @@ sub ca_file { return $_[0]{ca_file} }
 
 =head2 journal(%filter)
 
-The requests it got, in order of arrival, as an array of hashes. Filters: C<method>, C<path>, C<since>.
+The requests it got, in order of arrival, as an array of hashes. Filters: C<method>, C<path>, C<since>; C<fields>, a list
+parted by commas, leaves the others out.
 
 =head2 clear_journal, summary
 

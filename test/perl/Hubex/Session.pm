@@ -34,7 +34,8 @@ use Time::HiRes qw(time);
 
 =head2 new($node, database => 'postgres', seconds => 60)
 
-C<seconds> is how long an answer may take: after that the test dies.
+C<$node> is a L<Hubex::Node> or, where there is none, a connection string. C<seconds> is how long an answer may take:
+after that the test dies.
 
 =cut
 
@@ -42,7 +43,7 @@ sub new
 {
 	my ($class, $node, %option) = @_;
 	my $self = bless { seconds => $option{seconds} // 60, asked => 0, read => '' }, $class;
-	my $connection = $node->connstr($option{database} // 'postgres');
+	my $connection = ref $node ? $node->connstr($option{database} // 'postgres') : $node;
 
 	pipe my $child_in, $self->{in} or croak "pipe: $!";
 	pipe $self->{out}, my $child_out or croak "pipe: $!";
