@@ -9,7 +9,7 @@ CURL_CONFIG ?= curl-config
 PORT ?= 8080
 export PG_CONFIG CURL_CONFIG
 
-TOOL_GOALS = check demo bench sandbox playground playground-stop lint deps help
+TOOL_GOALS = check chaos demo bench sandbox playground playground-stop lint deps help
 
 ifneq (,$(filter $(TOOL_GOALS),$(MAKECMDGOALS)))
 
@@ -24,7 +24,10 @@ help:
 ## make installcheck    run sql/ against the running server
 ## make demo            ERP rows become HubEx tasks, in a throw-away server and sandbox
 ## make check           everything that is tested       (TESTS='010 test/t/020_x.pl' for some files only)
-## make bench           measure, and print the figures   (ROUNDS=200)
+## make chaos           clients change rows while all they depend on fails; writes docs/chaos.md
+##                      (SEED=1 to repeat a run, REQUESTS=20000, CLIENTS=4)
+## make bench           measure, and write bench/RESULTS.md (about 10 minutes; QUICK=1: 2 minutes; ONLY=delivery: a part of it;
+##                      ROUNDS=, N=, CONCURRENCY=, WAITING=, MINUTES=, ROWS=: see bench/perl/Bench.pm)
 ## make lint            the house rules of src/ only
 ## make sandbox         a HubEx to develop against      (PORT=8080)
 ## make playground      a server with hubex and a sandbox that stay; `make playground-stop` ends them
@@ -37,11 +40,16 @@ deps:
 check: deps
 	@TESTS='$(TESTS)' exec tools/check
 
+chaos: deps
+	@SEED='$(SEED)' REQUESTS='$(REQUESTS)' CLIENTS='$(CLIENTS)' exec tools/chaos
+
 demo: deps
 	@exec tools/demo
 
-bench: deps
-	@ROUNDS='$(ROUNDS)' exec tools/bench
+BENCH_OPTIONS = QUICK ONLY ROUNDS N CONCURRENCY WAITING MINUTES ROWS
+bench:
+	@exec tools/deps bench
+	@exec env $(foreach option,$(BENCH_OPTIONS),HUBEX_BENCH_$(option)='$($(option))') tools/bench
 
 sandbox: deps
 	@exec env PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 test/sandbox --port $(PORT)

@@ -1,4 +1,4 @@
-# What tools/check, tools/demo and tools/playground share: a private workspace, and a server and a sandbox in it.
+# What the scripts of tools/ share: a private workspace, and a server and a sandbox in it.
 #
 # hubex is never tried out in place. A workspace is a directory of its own, below TMPDIR, that holds
 #   src/   a copy of the work tree, where hubex is built: the clone stays as it is
@@ -60,7 +60,7 @@ make_workspace() { # DIRECTORY, an empty one
 # Starts this script again, inside: with nothing of the caller's environment but what is named here.
 inside() { # DIRECTORY
 	local variable keep=()
-	for variable in ${!HUBEX_*} ${!PG_TEST_*} TERM CI CC TESTS ROUNDS PG_CONFIG CURL_CONFIG; do
+	for variable in ${!HUBEX_*} ${!PG_TEST_*} TERM CI CC TESTS SEED REQUESTS CLIENTS PG_CONFIG CURL_CONFIG; do
 		[ -z "${!variable:-}" ] || keep+=("$variable=${!variable}")
 	done
 	(cd "$1/src" && exec env -i --default-signal=INT,QUIT "${as_owner[@]}" env "${keep[@]}" "HUBEX_RUN=$1" \
@@ -93,15 +93,21 @@ discard_workspace() { # DIRECTORY
 # Only the first signal counts: the EXIT trap, which cleans up, must not be cut short by a second.
 exit_on_signals() { trap 'trap "" INT TERM HUP; exit 130' INT TERM HUP; }
 
-# Runs the script inside a workspace that is gone afterwards, whatever happens. HUBEX_KEEP=1 keeps its files.
-throw_away() {
+# Runs the script inside a workspace that is gone afterwards, whatever happens. HUBEX_KEEP=1 keeps its files. Where it
+# succeeds, the files it made of those that are named here are brought back to the work tree.
+throw_away() { # FILE...
+	local file
 	[ -z "${HUBEX_RUN:-}" ] || return 0
 	run=$(mktemp -d --suffix=.hubex)
 	trap leave EXIT
 	exit_on_signals
 	make_workspace "$run"
 	inside "$run" &
-	wait $! && exit 0 || exit $?
+	wait $! || exit $?
+	for file; do
+		cp "$run/src/$file" "$top/$file"
+	done
+	exit 0
 }
 
 leave() {
