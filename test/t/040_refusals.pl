@@ -83,7 +83,7 @@ sub dead_letters
 		[ 'a body of zeros', 400, qr/^HTTP 400/, $good, { fault => 'status', status => 400, body => "\0\0\x01\x1b[31m" } ],
 		[ 'an array', 403, qr/^HTTP 403: \[/, $good, { fault => 'status', status => 403, body => [ { message => 'x' } ] } ],
 		[ 'numbers where texts should be', 403, qr/^HTTP 403: 17: \{"a": \[1\]\}/, $good, { fault => 'status', status => 403, body => { code => 17, message => { a => [1] } } } ],
-		[ 'not implemented', 501, qr/^HTTP 501/, $good, { fault => 'status', status => 501 } ]);
+		[ 'no such thing', 501, qr/^HTTP 501/, $good, { fault => 'status', status => 501 } ]);
 	for my $case (@cases)
 	{
 		my ($what, $status, $error, $call, $fault) = @$case;

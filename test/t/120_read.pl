@@ -108,7 +108,7 @@ is(value("SELECT status, body ->> 'number' FROM hubex_request('GET', '/WORK/Task
 is(value(q(SELECT status, headers ->> 'content-range', body IS NULL, content IS NULL FROM hubex_request('HEAD', '/WORK/Tasks', query => '{"isDeleted": false}'))),
 	'200|items=0-0/' . @alive . '|t|t', 'hubex_request: HEAD counts');
 like(failure(qq(SELECT hubex_request('PATCH', '/WORK/Tasks/$one', '{"notes": "x"}'))), qr/HV00L/, 'hubex_request: a refusal is an error');
-is(value(qq(SELECT status, body IS NULL FROM hubex_request('PATCH', '/work/tasks/$one', '[{"field": "notes", "value": "Ж"}]'))), '202|t', 'hubex_request: a change');
+is(value(qq(SELECT status, body IS NULL FROM hubex_request('PATCH', '/Work/tasks/$one', '[{"field": "notes", "value": "Ж"}]'))), '202|t', 'hubex_request: a change');
 is((grep { $_->{id} == $one } @{ $sandbox->tasks })[0]{notes}, 'Ж', 'which is made');
 
 # one connection serves a session's calls

@@ -201,18 +201,18 @@ sub failing_callback
 sub endless_callback
 {
 	run(q{CREATE TABLE slow (id int PRIMARY KEY, note text);
-		CREATE FUNCTION sleep(bigint, text, text, jsonb) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+		CREATE FUNCTION dawdle(bigint, text, text, jsonb) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
 			BEGIN PERFORM pg_catalog.pg_sleep(3600); EXCEPTION WHEN query_canceled THEN PERFORM pg_catalog.pg_sleep(3600); END; END $$});
-	run(trigger('slow', '{"callback": "sleep"}'));
+	run(trigger('slow', '{"callback": "dawdle"}'));
 	run(q{INSERT INTO slow VALUES (1, 'x')});
 	delivered('SLOW-1', 1, 'a function that sleeps, and goes on when it is cancelled');
 	like($session->query(q{SELECT last_error FROM hubex.outbox WHERE natural_key = 'SLOW-1'}), qr/took longer than \d+ ms/, '... which it says');
 	run(q{INSERT INTO erp VALUES (50, 'x')});
 	delivered('ERP-50', 0, 'others are delivered meanwhile');
-	run(q{SET ROLE NONE; CREATE OR REPLACE FUNCTION sleep(bigint, text, text, jsonb) RETURNS void LANGUAGE plpgsql AS $$ BEGIN LOOP END LOOP; END $$});
+	run(q{SET ROLE NONE; CREATE OR REPLACE FUNCTION dawdle(bigint, text, text, jsonb) RETURNS void LANGUAGE plpgsql AS $$ BEGIN LOOP END LOOP; END $$});
 	run(q{INSERT INTO slow VALUES (2, 'x')});
 	delivered('SLOW-2', 1, 'one that never rests');
-	run(q{CREATE OR REPLACE FUNCTION sleep(bigint, text, text, jsonb) RETURNS void LANGUAGE sql AS ''});
+	run(q{CREATE OR REPLACE FUNCTION dawdle(bigint, text, text, jsonb) RETURNS void LANGUAGE sql AS ''});
 	delivered('SLOW-%', 0, 'both in the end');
 	is(made("SLOW-$_"), 1, 'sent once') for 1, 2;
 }
@@ -345,12 +345,12 @@ sub by_hand
 	my $other = Hubex::Node->new('by_hand', preload => 0);
 	$other->start_hubex($sandbox);
 	my $hand = Hubex::Session->new($other);
-	$hand->query(q{CREATE TABLE hand (id int PRIMARY KEY, note text, hid text); CREATE FUNCTION sleep(bigint, text, text, jsonb) RETURNS void LANGUAGE sql AS 'SELECT pg_catalog.pg_sleep(3600)'});
+	$hand->query(q{CREATE TABLE hand (id int PRIMARY KEY, note text, hid text); CREATE FUNCTION dawdle(bigint, text, text, jsonb) RETURNS void LANGUAGE sql AS 'SELECT pg_catalog.pg_sleep(3600)'});
 	$hand->query(trigger('hand', '{"write_back": {"id": "hid"}}'));
 	$hand->query(q{INSERT INTO hand VALUES (1, 'x'); SET lock_timeout = '7s'; CALL hubex_deliver()});
 	is($hand->query('SELECT hid FROM hand'), task('HAND-1')->{id}, 'CALL hubex_deliver() writes back too');
 	is($hand->query(q{SELECT current_setting('lock_timeout'), current_user, current_setting('search_path')}), '7s|' . $hand->query('SELECT session_user') . '|"$user", public', '... and leaves the session as it was');
-	$hand->query(trigger('hand', '{"callback": "sleep"}'));
+	$hand->query(trigger('hand', '{"callback": "dawdle"}'));
 	my $caller = Hubex::Client->new($other);
 	$caller->query(q{INSERT INTO hand VALUES (2, 'x'); SET statement_timeout = '2s'});
 	my $answer = $caller->try('CALL hubex_deliver()');

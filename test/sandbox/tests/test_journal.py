@@ -26,10 +26,10 @@ class Journal(SandboxTest):
         self.assertNotIn("body_base64", entry)
 
     def test_path_and_query_are_as_sent(self):
-        self.client.get("/work/TASKS?erpID=%D0%96&erpID=a+b&x=&taskID=1")
+        self.client.get("/Work/TASKS?erpID=%D0%96&erpID=a+b&x=&taskID=1")
         entry, = self.control.journal()
         self.assertEqual((entry["path"], entry["query"]),
-                         ("/work/TASKS", [["erpID", "Ж"], ["erpID", "a b"], ["x", ""], ["taskID", "1"]]))
+                         ("/Work/TASKS", [["erpID", "Ж"], ["erpID", "a b"], ["x", ""], ["taskID", "1"]]))
 
     def test_no_body_is_null_and_no_effect_is_absent(self):
         self.client.get("/ADM/Roles")
@@ -72,7 +72,7 @@ class Journal(SandboxTest):
         self.client.post("/WORK/Tasks", {})
         everything = self.control.journal()
         self.assertEqual(self.control.journal("?method=post"), everything[2:])
-        self.assertEqual(self.control.journal("?path=/work/tasks"), everything[2:])
+        self.assertEqual(self.control.journal("?path=/Work/tasks"), everything[2:])
         self.assertEqual(self.control.journal(f"?since={everything[0]['n']}"), everything[1:])
         self.assertEqual(self.control.call("GET", "/journal?since=x").status, 400)
 
