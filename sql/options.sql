@@ -64,7 +64,15 @@ RESET ROLE;
 -- tables and columns
 CREATE FOREIGN TABLE t (id bigint) SERVER s OPTIONS (table_name 'tasks');
 CREATE FOREIGN TABLE t (id bigint) SERVER s OPTIONS (resource 'tasks', filter '[1]');
+CREATE FOREIGN TABLE t (id bigint) SERVER s OPTIONS (resource 'tasks', include_deleted 'perhaps');
+CREATE FOREIGN TABLE t (id bigint) SERVER s OPTIONS (resource 'tasks', on_error 'ignore');
+CREATE FOREIGN TABLE t (id bigint) SERVER s OPTIONS (resource 'tasks', page_size '0');
 CREATE FOREIGN TABLE t (id bigint OPTIONS (colour 'red')) SERVER s OPTIONS (resource 'tasks');
+CREATE FOREIGN TABLE t (id bigint OPTIONS (filter '')) SERVER s OPTIONS (resource 'tasks');
+CREATE FOREIGN TABLE t (id bigint OPTIONS (path 'id', filter 'taskID')) SERVER s OPTIONS (resource 'tasks');
+CREATE FOREIGN TABLE t (id bigint, district bigint OPTIONS (filter 'districtID'))
+    SERVER s OPTIONS (resource 'tasks', include_deleted 'on', on_error 'null', page_size '500');
+DROP FOREIGN TABLE t;
 CREATE FOREIGN TABLE t (id bigint) SERVER s;
 SELECT * FROM t;
 DROP FOREIGN TABLE t;
@@ -104,7 +112,13 @@ SELECT srvname FROM pg_foreign_server;
 -- IMPORT FOREIGN SCHEMA, and no request is needed to plan
 CREATE SCHEMA fsm;
 IMPORT FOREIGN SCHEMA "QQ" FROM SERVER s INTO fsm;
-IMPORT FOREIGN SCHEMA "WORK" FROM SERVER s INTO fsm;
+IMPORT FOREIGN SCHEMA "WORK" FROM SERVER s INTO fsm OPTIONS (colour 'red');
+IMPORT FOREIGN SCHEMA "WORK" FROM SERVER s INTO fsm OPTIONS (raw 'perhaps');
+IMPORT FOREIGN SCHEMA "WORK" LIMIT TO (tasks, no_such_table) FROM SERVER s INTO fsm;
+IMPORT FOREIGN SCHEMA "WORK" LIMIT TO (tasks) FROM SERVER s INTO fsm;
+IMPORT FOREIGN SCHEMA "work" LIMIT TO (tasks_tags) FROM SERVER s INTO fsm OPTIONS (raw 'false', include_deleted 'true');
+SELECT attname, format_type(atttypid, atttypmod), col_description(attrelid, attnum) FROM pg_attribute WHERE attrelid = 'fsm.tasks_tags'::regclass AND attnum > 0 ORDER BY attnum;
+SELECT obj_description('fsm.tasks_tags'::regclass), ftoptions FROM pg_foreign_table WHERE ftrelid = 'fsm.tasks_tags'::regclass;
 SELECT attname, atttypid::regtype FROM pg_attribute WHERE attrelid = 'fsm.tasks'::regclass AND attnum > 0 ORDER BY attnum LIMIT 6;
 EXPLAIN (COSTS OFF) SELECT id FROM fsm.tasks WHERE erp_id = 'x';
 

@@ -48,7 +48,8 @@ typedef enum OptionKind
 	OPTION_BOOL,
 	OPTION_FILE,				/* a path the server reads: superusers only */
 	OPTION_PROXY,
-	OPTION_OBJECT				/* a JSON object */
+	OPTION_OBJECT,				/* a JSON object */
+	OPTION_ON_ERROR				/* what a value that does not fit is */
 } OptionKind;
 
 typedef struct Option
@@ -77,7 +78,12 @@ static const Option options_known[] = {
 	{"allow_http", ForeignServerRelationId, OPTION_BOOL},
 	{"resource", ForeignTableRelationId, OPTION_TEXT},
 	{"filter", ForeignTableRelationId, OPTION_OBJECT},
+	{"include_deleted", ForeignTableRelationId, OPTION_BOOL},
+	{"on_error", ForeignTableRelationId, OPTION_ON_ERROR},
+	{"page_size", ForeignTableRelationId, OPTION_COUNT},
 	{"path", AttributeRelationId, OPTION_TEXT},
+	{"constant", AttributeRelationId, OPTION_TEXT},
+	{"filter", AttributeRelationId, OPTION_TEXT},
 };
 
 /* The value of an option in a list of DefElem, or NULL. */
@@ -238,6 +244,10 @@ check_value(const Option *option, const char *value, bool allow_http)
 			if (!JB_ROOT_IS_OBJECT(DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(value)))))
 				refuse_value(option->name, "It is a JSON object.");
 			break;
+		case OPTION_ON_ERROR:
+			if (strcmp(value, "error") != 0 && strcmp(value, "null") != 0)
+				refuse_value(option->name, "It is error, or null: a value that does not fit its column is NULL, with a warning.");
+			break;
 	}
 }
 
@@ -353,6 +363,11 @@ hubex_fdw_validator(PG_FUNCTION_ARGS)
 			refuse_value(def->defname, "It must not be empty.");
 	}
 
+	if (catalog == AttributeRelationId && hx_option_get(options, "path") && hx_option_get(options, "filter"))
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
+				 errmsg("a column cannot have both options \"%s\" and \"%s\"", "path", "filter"),
+				 errdetail("The value of a column stands in the record, or is what a query filters by.")));
 	if (catalog == ForeignServerRelationId && hx_option_get(options, "url") == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_OPTION_NAME_NOT_FOUND),
