@@ -60,12 +60,13 @@ typedef struct HxCurlRequest
 	const char *body;
 	size_t		body_len;
 	long		connect_timeout_ms;
-	long		timeout_ms;
+	long		timeout_ms;		/* 0: no end */
 	size_t		max_body;
 	const char *ca_file;
 	const char *proxy;
 	bool		allow_http;
 	bool		once;
+	size_t		window;			/* of a stream; 0: it is none */
 } HxCurlRequest;
 
 /* How a transfer ended.  The pointers last as long as the transfer. */
@@ -119,6 +120,19 @@ extern int	hx_curl_transfer_running(const HxCurlTransfer *t);
 extern void hx_curl_transfer_result(HxCurlTransfer *t, HxCurlResult *result);
 extern bool hx_curl_transfer_next_header(HxCurlTransfer *t, void **cursor,
 										 const char **name, const char **value);
+
+/* a transfer whose body is taken while it arrives: curl_stream.c */
+extern int	hx_curl_transfer_head(const HxCurlTransfer *t);
+extern bool hx_curl_transfer_streams(const HxCurlTransfer *t);
+extern size_t hx_curl_transfer_unread(const HxCurlTransfer *t, const char **bytes);
+extern bool hx_curl_transfer_take(HxCurlTransfer *t, size_t len);	/* threads */
+extern bool hx_curl_transfer_open_window(HxCurlTransfer *t);	/* threads */
+extern bool hx_curl_transfer_paused(const HxCurlTransfer *t);
+extern uint64_t hx_curl_transfer_arrived(const HxCurlTransfer *t);
+extern bool hx_curl_transfer_same_host(const HxCurlTransfer *t, const HxCurlTransfer *other);
+extern void hx_curl_transfer_break(HxCurlTransfer *t);	/* threads */
+extern void hx_curl_transfer_time_out(HxCurlTransfer *t, long silent_ms);	/* threads */
+extern const char *hx_curl_transfer_find_header(HxCurlTransfer *t, const char *name);
 
 /* URLs; strings are freed with hx_curl_string_free */
 extern bool hx_curl_url_parse(const char *url, HxCurlUrl *parts);

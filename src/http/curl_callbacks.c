@@ -48,6 +48,7 @@ static void ask_ports(HxCurlOpen *open);
 static int	socket_port(int fd, bool remote);
 static int	on_request(void *user, char *remote_ip, char *local_ip, int remote_port, int local_port);
 static size_t on_header(char *line, size_t size, size_t count, void *user);
+static void end_header(HxCurlTransfer *t);
 static size_t on_write(char *bytes, size_t size, size_t count, void *user);
 
 /* Hands the functions below to libcurl.  False: t->code says why not. */
@@ -251,17 +252,46 @@ on_header(char *line, size_t size, size_t count, void *user)
 		t->interim = space != NULL && space + 1 < line + len && space[1] == '1';
 	}
 	else if (len <= 2 && (line[0] == '\r' || line[0] == '\n') && !t->interim)
-		t->header_done = true;
+		end_header(t);
 	return len;
 }
 
-/* Keeps the answer's body, decoded already, up to its limit. */
+/* The head is whole: a success is what a stream may be made of. */
+static void
+end_header(HxCurlTransfer *t)
+{
+	long		status = 0;
+
+	if (t->header_done)
+		return;
+	t->header_done = true;
+	if (curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status) == CURLE_OK)
+		t->status = (int) status;
+	t->streaming = t->window > 0 && t->status >= 200 && t->status <= 299;
+}
+
+/*
+ * Keeps the answer's body, decoded already, up to its limit.  Of a stream that
+ * is its window: beyond it nothing is taken, and libcurl asks again later; but
+ * what comes when nothing is held is taken, whatever its size.
+ */
 static size_t
 on_write(char *bytes, size_t size, size_t count, void *user)
 {
 	HxCurlTransfer *t = user;
 	size_t		len = size * count;
 
+	if (t->streaming && t->answer_len > 0 && t->answer_len - t->taken + len > t->window)
+	{
+		t->paused = true;
+		return CURL_WRITEFUNC_PAUSE;
+	}
+	if (t->taken > 0 && len > t->answer_allocated - t->answer_len)
+	{
+		memmove(t->answer, t->answer + t->taken, t->answer_len - t->taken);
+		t->answer_len -= t->taken;
+		t->taken = 0;
+	}
 	if (len > t->max_body - t->answer_len)
 	{
 		t->too_large = true;
@@ -285,5 +315,6 @@ on_write(char *bytes, size_t size, size_t count, void *user)
 	}
 	memcpy(t->answer + t->answer_len, bytes, len);
 	t->answer_len += len;
+	t->body_bytes += len;
 	return len;
 }

@@ -10,6 +10,7 @@
  *	curl_boundary.c		the library, the pool of connections
  *	curl_transfer.c		the life of a transfer
  *	curl_callbacks.c	what libcurl asks and tells while it runs
+ *	curl_stream.c		its body, taken while it arrives
  *	curl_result.c		how it ended
  *	curl_url.c			URLs
  *	curl_host.c			where they lead
@@ -113,6 +114,15 @@ struct HxCurlTransfer
 	size_t		answer_len;
 	size_t		answer_allocated;
 	size_t		max_body;
+	int			status;			/* of the last head that is whole and final */
+	uint64_t	body_bytes;		/* that arrived, decoded */
+
+	/* a stream, which the request asks for and a success becomes */
+	size_t		window;			/* most bytes held unread; 0: not asked for */
+	bool		streaming;
+	bool		paused;			/* the window is full */
+	size_t		taken;			/* of the answer's bytes */
+
 	char		error[CURL_ERROR_SIZE];
 };
 

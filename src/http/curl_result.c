@@ -36,8 +36,11 @@ hx_curl_transfer_result(HxCurlTransfer *t, HxCurlResult *result)
 	result->stage = stage_of(t);
 	result->retry_after_ms = retry_after_ms(t);
 	result->total_us = total_us(t);
-	result->body = t->answer;
-	result->body_len = t->answer_len;
+	if (!t->streaming)
+	{
+		result->body = t->answer;
+		result->body_len = t->answer_len;
+	}
 
 	if (result->fault == HX_HTTP_OK)
 	{

@@ -65,6 +65,7 @@ hx_curl_transfer_new(HxCurl *curl, const HxCurlRequest *request, void *user)
 	curl->users++;
 	t->user = user;
 	t->max_body = request->max_body;
+	t->window = request->window;
 	t->repeatable = !request->once && hx_guard_repeatable(request->method);
 
 	if (!check_request(t, request))
@@ -206,7 +207,8 @@ set_method(HxCurlTransfer *t, const HxCurlRequest *request)
 		SET(CURLOPT_NOBODY, 1L);
 		return true;
 	}
-	SET(CURLOPT_MAXFILESIZE_LARGE, (curl_off_t) request->max_body);
+	/* what is taken while it arrives has no size; the rest is looked at as it comes */
+	SET(CURLOPT_MAXFILESIZE_LARGE, (curl_off_t) (request->window > 0 ? 0 : request->max_body));
 
 	if (request->body != NULL && request->body_len > 0)
 	{

@@ -7,7 +7,8 @@
  * libcurl: curl_boundary.c is the only file that sees it, and that file does
  * not see PostgreSQL, so no error can ever jump through a libcurl frame.
  *
- * A transfer always ends in a result, never in an ereport: what is an error
+ * A transfer is waited for to its end, or, as a stream, looked at while it
+ * runs; it always ends in a result, never in an ereport: what is an error
  * is for the caller to decide.  hx_http_report() turns a result into the
  * SQLSTATE, DETAIL and HINT that docs/errors.md lists.
  *
@@ -54,6 +55,15 @@ typedef struct HxHttpRequest
 	bool		allow_http;		/* plain http to more than loopback */
 	bool		once;			/* never twice on the wire, whatever the method */
 	List	   *secrets;		/* of char *: made unreadable where the answer repeats them */
+
+	/*
+	 * The body of a success is taken while it arrives, see stream.c.  Then
+	 * timeout_ms is how long nothing may come while the pool is waited for.
+	 */
+	bool		stream;
+	size_t		window;			/* most of it that is held unread; 0: the default */
+	MemoryContext cxt;			/* the transfer ends with it, if not before; NULL:
+								 * with its pool */
 } HxHttpRequest;
 
 typedef struct HxHttpResult
@@ -90,6 +100,16 @@ extern const HxHttpResult *hx_http_result(HxTransfer *transfer);
 extern void *hx_http_owner(HxTransfer *transfer);
 extern void hx_http_release(HxTransfer *transfer);
 extern const char *hx_http_header(const HxHttpResult *result, const char *name);
+
+/* stream.c */
+extern bool hx_http_ended(const HxTransfer *transfer);
+extern bool hx_http_head(const HxTransfer *transfer, int *status);
+extern char *hx_http_arrived_header(const HxTransfer *transfer, const char *name);
+extern bool hx_http_arrived(const HxTransfer *transfer, const char **bytes, size_t *len);
+extern void hx_http_take(HxTransfer *transfer, size_t len);
+extern void hx_http_hide_secrets(const HxTransfer *transfer, char *bytes, size_t len);
+extern HxHttpPool *hx_http_streams(void);
+extern bool hx_http_streams_wait(long timeout_ms);
 
 /* perform.c */
 extern const HxHttpResult *hx_http_perform(const HxHttpRequest *request);

@@ -35,6 +35,7 @@ struct HxHttpPool
 	dlist_head	running;
 	dlist_head	done;			/* not yet handed out by hx_http_next_done */
 	int			in_flight;		/* waiting and running */
+	int			streams;		/* of these */
 	int			in_progress;	/* running */
 };
 
@@ -58,6 +59,10 @@ struct HxTransfer
 	HxCurlTransfer *curl;		/* NULL: refused, or the result was taken */
 	int			max_connections;
 	bool		harmless;
+	bool		stream;
+	long		silence_ms;		/* of a stream: nothing may come for so long */
+	uint64		arrived;		/* when it was looked at last */
+	int64		silent_us;		/* waited since then for more */
 	List	   *secrets;		/* of char * */
 	HxHttpFault fault;			/* where it was refused without libcurl */
 	const char *problem;
@@ -67,10 +72,17 @@ struct HxTransfer
 /* pool.c */
 extern void hx_pool_enqueue(HxHttpPool *pool, HxTransfer *transfer);
 extern void hx_pool_forget(HxTransfer *transfer);
+extern void hx_pool_finish(HxHttpPool *pool, HxTransfer *transfer);
 extern bool hx_pool_library(HxHttpPool *pool, const char **problem);
+
+/* stream.c */
+extern long hx_streams_patience_ms(HxHttpPool *pool);
+extern bool hx_streams_waited(HxHttpPool *pool, int64 us);
+extern void hx_streams_hurry(HxHttpPool *pool, const HxTransfer *waiting);
 
 /* transfer.c */
 extern HxHttpResult *hx_transfer_make_result(HxTransfer *transfer, MemoryContext cxt);
+extern void hx_transfer_hide_secrets(const HxTransfer *transfer, bool success, char *bytes, size_t len);
 
 /*
  * Brackets calls into libcurl that may start a thread, which it does to look

@@ -24,6 +24,7 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "portability/instr_time.h"
 #include "storage/fd.h"
 #include "utils/memutils.h"
 
@@ -37,7 +38,6 @@
 static void pool_release(void *arg);
 static void pool_drop_library(HxHttpPool *pool);
 static void pool_admit(HxHttpPool *pool);
-static void pool_finish(HxHttpPool *pool, HxTransfer *transfer);
 static void pool_prepare_set(HxHttpPool *pool);
 static void pool_drop_set(HxHttpPool *pool);
 static bool pool_drive(HxHttpPool *pool, const WaitEvent *events, int count);
@@ -120,8 +120,9 @@ hx_pool_enqueue(HxHttpPool *pool, HxTransfer *transfer)
 	transfer->state = HX_TRANSFER_WAITING;
 	dlist_push_tail(&pool->waiting, &transfer->node);
 	pool->in_flight++;
+	pool->streams += transfer->stream;
 	if (transfer->curl == NULL || hx_curl_transfer_running(transfer->curl) < 0)
-		pool_finish(pool, transfer);
+		hx_pool_finish(pool, transfer);
 }
 
 /* Strikes a transfer off the pool's lists; libcurl's side of it may remain. */
@@ -131,7 +132,10 @@ hx_pool_forget(HxTransfer *transfer)
 	if (transfer->state == HX_TRANSFER_FETCHED)
 		return;
 	if (transfer->state != HX_TRANSFER_DONE)
+	{
 		transfer->pool->in_flight--;
+		transfer->pool->streams -= transfer->stream;
+	}
 	if (transfer->state == HX_TRANSFER_RUNNING)
 		transfer->pool->in_progress--;
 	dlist_delete(&transfer->node);
@@ -139,8 +143,8 @@ hx_pool_forget(HxTransfer *transfer)
 }
 
 /* Moves a transfer to the end of the list of those that are done. */
-static void
-pool_finish(HxHttpPool *pool, HxTransfer *transfer)
+void
+hx_pool_finish(HxHttpPool *pool, HxTransfer *transfer)
 {
 	hx_pool_forget(transfer);
 	transfer->state = HX_TRANSFER_DONE;
@@ -165,27 +169,35 @@ pool_admit(HxHttpPool *pool)
 		HxTransfer *transfer = dlist_container(HxTransfer, node, iter.cur);
 
 		if (hx_curl_transfer_running(transfer->curl) >= transfer->max_connections)
+		{
+			if (pool->streams > 0)
+				hx_streams_hurry(pool, transfer);
 			continue;
+		}
 
 		/*
 		 * At the limit of descriptors wait for a transfer to end.  If none
 		 * runs, go on if there are idle connections, which can be used again.
 		 */
 		if (!pool_has_fds() && pool->in_progress > 0)
+		{
+			if (pool->streams > 0)
+				hx_streams_hurry(pool, NULL);
 			break;
+		}
 		if (!pool_has_fds() && hx_curl_open_sockets(pool->curl) == 0)
 		{
 			transfer->fault = HX_HTTP_OTHER;
 			transfer->problem = "too many open files";
 			hx_curl_transfer_free(transfer->curl);
 			transfer->curl = NULL;
-			pool_finish(pool, transfer);
+			hx_pool_finish(pool, transfer);
 			continue;
 		}
 
 		if (!hx_curl_transfer_start(transfer->curl))
 		{
-			pool_finish(pool, transfer);
+			hx_pool_finish(pool, transfer);
 			continue;
 		}
 		dlist_delete(&transfer->node);
@@ -211,6 +223,9 @@ hx_http_wait(HxHttpPool *pool, long timeout_ms, uint32 wait_event)
 {
 	WaitEvent	events[EVENTS_A_WAIT];
 	long		wait_ms = timeout_ms;
+	long		patience_ms = -1;
+	instr_time	begin;
+	instr_time	end;
 	int			happened = 0;
 	bool		done;
 	int			count;
@@ -228,6 +243,14 @@ hx_http_wait(HxHttpPool *pool, long timeout_ms, uint32 wait_event)
 			wait_ms = timer_ms;
 	}
 
+	if (pool->streams > 0)
+	{
+		patience_ms = hx_streams_patience_ms(pool);
+		if (patience_ms >= 0 && (wait_ms < 0 || patience_ms < wait_ms))
+			wait_ms = patience_ms;
+		INSTR_TIME_SET_CURRENT(begin);
+	}
+
 	pool_prepare_set(pool);
 	count = WaitEventSetWait(pool->set, wait_ms, events, EVENTS_A_WAIT, wait_event);
 
@@ -241,6 +264,13 @@ hx_http_wait(HxHttpPool *pool, long timeout_ms, uint32 wait_event)
 	}
 	if (pool_drive(pool, events, count) || done)
 		happened |= WL_SOCKET_READABLE;
+	if (patience_ms >= 0)
+	{
+		INSTR_TIME_SET_CURRENT(end);
+		INSTR_TIME_SUBTRACT(end, begin);
+		if (hx_streams_waited(pool, INSTR_TIME_GET_MICROSEC(end)))
+			happened |= WL_SOCKET_READABLE;
+	}
 	if (happened == 0 && timeout_ms >= 0 && wait_ms == timeout_ms)
 		happened = WL_TIMEOUT;
 
@@ -340,7 +370,7 @@ pool_drive(HxHttpPool *pool, const WaitEvent *events, int count)
 		usable = hx_curl_drive_timer(pool->curl);
 	}
 	while (driven && (transfer = hx_curl_next_finished(pool->curl)) != NULL)
-		pool_finish(pool, transfer);
+		hx_pool_finish(pool, transfer);
 	hx_curl_leave(&saved);
 
 	if (!usable)
@@ -369,7 +399,7 @@ pool_fail(HxHttpPool *pool)
 			hx_curl_enter(&saved);
 			hx_curl_transfer_abandon(transfer->curl);
 			hx_curl_leave(&saved);
-			pool_finish(pool, transfer);
+			hx_pool_finish(pool, transfer);
 		}
 	}
 	pool_drop_set(pool);

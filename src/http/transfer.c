@@ -32,13 +32,13 @@
 
 static void transfer_release(void *arg);
 static void transfer_prepare(HxTransfer *transfer, const HxHttpRequest *request);
-static void hide_secrets(const HxTransfer *transfer, const HxHttpResult *result, char *bytes, size_t len);
 static char *lower_case(const char *text);
 
 /*
  * Begins a transfer.  It proceeds in hx_http_wait only, and turns up in
  * hx_http_next_done when it has ended, also if it was refused here.  "owner"
- * is the caller's and not looked at.  Throws only if memory is out.
+ * is the caller's and not looked at.  A memory context that the request names
+ * must not outlive the pool.  Throws only if memory is out.
  */
 HxTransfer *
 hx_http_start(HxHttpPool *pool, const HxHttpRequest *request, void *owner)
@@ -47,7 +47,8 @@ hx_http_start(HxHttpPool *pool, const HxHttpRequest *request, void *owner)
 	HxTransfer *transfer;
 	ListCell   *lc;
 
-	cxt = AllocSetContextCreate(pool->cxt, "hubex http transfer", ALLOCSET_SMALL_SIZES);
+	cxt = AllocSetContextCreate(request->cxt != NULL ? request->cxt : pool->cxt,
+								"hubex http transfer", ALLOCSET_SMALL_SIZES);
 	transfer = MemoryContextAllocZero(cxt, sizeof(HxTransfer));
 	transfer->pool = pool;
 	transfer->cxt = cxt;
@@ -57,6 +58,8 @@ hx_http_start(HxHttpPool *pool, const HxHttpRequest *request, void *owner)
 		request->max_connections : HX_HTTP_MAX_CONNECTIONS;
 	transfer->harmless = strcmp(request->method, "GET") == 0 ||
 		strcmp(request->method, "HEAD") == 0;
+	transfer->stream = request->stream;
+	transfer->silence_ms = request->timeout_ms > 0 ? request->timeout_ms : HX_HTTP_TIMEOUT_MS;
 	transfer->callback.func = transfer_release;
 	transfer->callback.arg = transfer;
 	MemoryContextRegisterResetCallback(cxt, &transfer->callback);
@@ -99,6 +102,11 @@ transfer_prepare(HxTransfer *transfer, const HxHttpRequest *request)
 
 	/* the copy needs to fit into one allocation, with its NUL */
 	order.max_body = Min(order.max_body, MaxAllocSize - 1);
+	if (request->stream)
+	{
+		order.window = Min(request->window > 0 ? request->window : HX_HTTP_WINDOW, order.max_body);
+		order.timeout_ms = 0;
+	}
 
 	transfer->curl = hx_curl_transfer_new(transfer->pool->curl, &order, transfer);
 	if (transfer->curl != NULL)
@@ -183,7 +191,8 @@ hx_http_result(HxTransfer *transfer)
 
 /*
  * Copies what came of a transfer that has ended into a memory context, and
- * gives libcurl's memory back.  To be called once.
+ * gives libcurl's memory back, but for the body of a stream, which is not in
+ * the result.  To be called once.
  */
 HxHttpResult *
 hx_transfer_make_result(HxTransfer *transfer, MemoryContext cxt)
@@ -198,8 +207,11 @@ hx_transfer_make_result(HxTransfer *transfer, MemoryContext cxt)
 		.retry_after_ms = -1,
 	};
 
+	bool		success;
+
 	if (transfer->curl != NULL)
 		hx_curl_transfer_result(transfer->curl, &raw);
+	success = raw.fault == HX_HTTP_OK && raw.status >= 200 && raw.status <= 299;
 	result->outcome = raw.outcome;
 	result->fault = raw.fault;
 	result->harmless = transfer->harmless;
@@ -210,7 +222,7 @@ hx_transfer_make_result(HxTransfer *transfer, MemoryContext cxt)
 	if (raw.error != NULL)
 	{
 		result->error = hx_http_safe_text(raw.error, strlen(raw.error));
-		hide_secrets(transfer, result, result->error, strlen(result->error));
+		hx_transfer_hide_secrets(transfer, success, result->error, strlen(result->error));
 	}
 
 	result->body = palloc(raw.body_len + 1);
@@ -218,7 +230,7 @@ hx_transfer_make_result(HxTransfer *transfer, MemoryContext cxt)
 		memcpy(result->body, raw.body, raw.body_len);
 	result->body[raw.body_len] = '\0';
 	result->body_len = raw.body_len;
-	hide_secrets(transfer, result, result->body, result->body_len);
+	hx_transfer_hide_secrets(transfer, success, result->body, result->body_len);
 
 	if (transfer->curl != NULL)
 	{
@@ -235,21 +247,27 @@ hx_transfer_make_result(HxTransfer *transfer, MemoryContext cxt)
 			header->name = lower_case(name);
 			header->value = copy;
 			result->headers = lappend(result->headers, header);
-			hide_secrets(transfer, result, copy, strlen(copy));
+			hx_transfer_hide_secrets(transfer, success, copy, strlen(copy));
 		}
-		/* it has ended: no thread is started, no signals need to be blocked */
-		hx_curl_transfer_free(transfer->curl);
-		transfer->curl = NULL;
+
+		/*
+		 * What a stream still holds is for its reader.  Else: it has ended, so
+		 * no thread is started and no signals need to be blocked.
+		 */
+		if (!hx_curl_transfer_streams(transfer->curl))
+		{
+			hx_curl_transfer_free(transfer->curl);
+			transfer->curl = NULL;
+		}
 	}
 	MemoryContextSwitchTo(before);
 	return result;
 }
 
 /* Overwrites what was secret in the request, in a part of its answer. */
-static void
-hide_secrets(const HxTransfer *transfer, const HxHttpResult *result, char *bytes, size_t len)
+void
+hx_transfer_hide_secrets(const HxTransfer *transfer, bool success, char *bytes, size_t len)
 {
-	bool		success = result->fault == HX_HTTP_OK && result->status >= 200 && result->status < 300;
 	ListCell   *lc;
 
 	foreach(lc, transfer->secrets)
