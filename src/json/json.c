@@ -85,6 +85,21 @@ hx_json_value_part(const JsonbValue *value)
 	return JsonbValueToJsonb((JsonbValue *) value);
 }
 
+/* Are two values the same, as jsonb compares? */
+bool
+hx_json_same(JsonbValue *a, JsonbValue *b)
+{
+	Jsonb	   *one;
+	Jsonb	   *other;
+
+	if (a->type == jbvString && b->type == jbvString)
+		return a->val.string.len == b->val.string.len &&
+			memcmp(a->val.string.val, b->val.string.val, a->val.string.len) == 0;
+	one = JsonbValueToJsonb(a);
+	other = JsonbValueToJsonb(b);
+	return compareJsonbContainers(&one->root, &other->root) == 0;
+}
+
 /* Gives the JSON text of a document, in the database's encoding. */
 char *
 hx_json_out(const Jsonb *document)
@@ -197,14 +212,19 @@ hx_json_has(const Jsonb *array, const char *text)
 void
 hx_json_each(const Jsonb *object, HxJsonVisit fn, void *arg)
 {
-	JsonbIterator *it;
+	if (object != NULL && JB_ROOT_IS_OBJECT(object))
+		hx_json_each_of(&object->root, fn, arg);
+}
+
+/* The same for an object within a document. */
+void
+hx_json_each_of(const JsonbContainer *object, HxJsonVisit fn, void *arg)
+{
+	JsonbIterator *it = JsonbIteratorInit(unconstify(JsonbContainer *, object));
 	JsonbIteratorToken token;
 	JsonbValue	value;
 	char	   *name = NULL;
 
-	if (object == NULL || !JB_ROOT_IS_OBJECT(object))
-		return;
-	it = JsonbIteratorInit((JsonbContainer *) &object->root);
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
 	{
 		if (token == WJB_KEY)
@@ -246,8 +266,7 @@ hx_json_parse(const char *bytes, size_t len)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("JSON document is too large")));
-	pg_verify_mbstr(PG_UTF8, bytes, (int) len, false);
-	text = pg_any_to_server(bytes, (int) len, PG_UTF8);
+	text = pg_any_to_server(bytes, (int) len, PG_UTF8); /* verifies them, too */
 	if (text == bytes)
 		text = pnstrdup(bytes, len);
 	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(text)));

@@ -25,6 +25,7 @@ extern bool hx_json_has(const Jsonb *array, const char *text);
 
 extern char *hx_json_value_text(const JsonbValue *value);
 extern Jsonb *hx_json_value_part(const JsonbValue *value);
+extern bool hx_json_same(JsonbValue *a, JsonbValue *b);
 extern char *hx_json_out(const Jsonb *document);
 
 extern Jsonb *hx_json_parse(const char *bytes, size_t len);
@@ -35,6 +36,7 @@ extern Jsonb *hx_json_try_parse(const char *bytes, size_t len, char **problem);
 /* Calls fn for each member of an object; the name is NUL-terminated. */
 typedef void (*HxJsonVisit) (const char *name, const JsonbValue *value, void *arg);
 extern void hx_json_each(const Jsonb *object, HxJsonVisit fn, void *arg);
+extern void hx_json_each_of(const JsonbContainer *object, HxJsonVisit fn, void *arg);
 extern List *hx_json_names(const Jsonb *object);
 
 /* An object under construction; members keep the last value given. */
