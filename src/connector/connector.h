@@ -85,6 +85,7 @@ typedef struct HxConnectorVersion
 {
 	Oid			table;
 	uint32		transaction;
+	uint32		command;		/* of that transaction: after a TRUNCATE, another row is in its place */
 	BlockNumber block;
 	OffsetNumber offset;
 } HxConnectorVersion;
@@ -93,10 +94,13 @@ extern bool hx_connector_is_version(const HxConnectorVersion *version);
 
 /* manifest.c */
 extern Jsonb *hx_manifest_resource(const Jsonb *manifest, const char *connector, const char *resource);
+extern char *hx_manifest_resource_text(const Jsonb *manifest, const char *resource, const char *path);
+extern void hx_manifest_each_resource(const Jsonb *manifest, HxJsonVisit fn, void *arg);
 extern Jsonb *hx_manifest_operation(const Jsonb *manifest, const char *resource, const char *operation);
 
 /* retry.c */
 extern void hx_retry_read(const Jsonb *manifest, List *server_options, HxRetry *retry);
+extern bool hx_retry_is_final(const Jsonb *manifest, int status);
 extern int64 hx_retry_wait_ms(const HxRetry *retry, int attempts, int64 retry_after_ms, double random);
 
 /* account.c */
@@ -116,6 +120,7 @@ extern List *hx_call_headers(const Jsonb *headers);
 extern HxHttpRequest *hx_call_request(const HxAccount *account, const HxCall *call, const char *token);
 extern char *hx_call_problem(const HxAccount *account, const HxHttpResult *result, const Jsonb *body);
 extern Jsonb *hx_call_refusal(const HxAccount *account, const Jsonb *body);
+extern int64 hx_call_permit(const HxAccount *account, HxPriority priority, TimestampTz since);
 extern const HxHttpResult *hx_call_perform(const HxAccount *account, const HxCall *call);
 
 /* sign_in.c */
@@ -123,19 +128,14 @@ extern bool hx_sign_in_needed(const HxAccount *account);
 extern HxHttpRequest *hx_sign_in_request(const HxAccount *account);
 extern bool hx_sign_in_accept(const HxAccount *account, const HxHttpResult *result, char **problem);
 
-/* list.c */
-typedef struct HxList HxList;
-extern HxList *hx_list_begin(const HxAccount *account, const char *resource, const Jsonb *filter);
-extern bool hx_list_next(HxList *list, char **key, Jsonb **record);
-extern int64 hx_list_total(const HxList *list);
-extern void hx_list_first_page_only(HxList *list);
+typedef struct HxSignIn HxSignIn;
+extern HxSignIn *hx_sign_in_begin(const HxAccount *account, HxPriority priority);
+extern bool hx_sign_in_step(HxSignIn *sign_in);
+extern void hx_sign_in_step_all(void);
+extern TimestampTz hx_sign_in_ask_at(const HxSignIn *sign_in);
+extern void hx_sign_in_end(HxSignIn *sign_in);
 
-/* record.c */
-typedef struct HxRecordShape HxRecordShape;
-extern HxRecordShape *hx_record_shape(const HxAccount *account, const char *resource, TupleDesc desc, Oid foreign_table);
-extern void hx_record_values(HxRecordShape *shape, const char *key, const Jsonb *record,
-							 Datum *values, bool *nulls);
-
+/* record.c; see resource.h */
 extern bool hx_record_time(const Jsonb *resource, const char *text, TimestampTz *time);
 
 /* convert.c */

@@ -21,9 +21,6 @@
 #include "connector/connector.h"
 #include "connector/token.h"
 
-/* How often to ask for a token that another process is fetching. */
-#define TOKEN_POLL_MS	20
-
 /* How long a backend waits for quota; two windows of a quota a minute. */
 #define QUOTA_WAIT_MAX_S	INT64CONST(125)
 
@@ -155,56 +152,49 @@ nap(long milliseconds)
 }
 
 /*
- * Waits until the account's quota has room for one more request.  Who waits
- * for an answer is told when that would take too long.
+ * Asks for room in the account's quota for one more request: 0 takes it, else
+ * so many microseconds later it makes sense to ask again.  Who waits for an
+ * answer, since some time, is told when that would take too long.
  */
+int64
+hx_call_permit(const HxAccount *account, HxPriority priority, TimestampTz since)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int64		wait_us = hx_limiter_take(account->key, &account->rate, now, priority);
+
+	if (wait_us > 0 && now - since + wait_us > QUOTA_WAIT_MAX_S * USECS_PER_SEC)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+				 errmsg("the quota of server \"%s\" has no room", account->server),
+				 errdetail("There may be some in %lld seconds.", (long long) (wait_us / USECS_PER_SEC + 1)),
+				 errhint("The remote system asked for a pause (Retry-After), or rate_limit is used up.")));
+	return Max(wait_us, 0);
+}
+
+/* Waits for such room. */
 static void
 take_permit(const HxAccount *account)
 {
 	TimestampTz begin = GetCurrentTimestamp();
 	int64		wait_us;
 
-	while ((wait_us = hx_limiter_take(account->key, &account->rate, GetCurrentTimestamp(),
-									  HX_PRIORITY_INTERACTIVE)) > 0)
-	{
-		if (GetCurrentTimestamp() - begin + wait_us > QUOTA_WAIT_MAX_S * USECS_PER_SEC)
-			ereport(ERROR,
-					(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
-					 errmsg("the quota of server \"%s\" has no room", account->server),
-					 errdetail("There may be some in %lld seconds.", (long long) (wait_us / USECS_PER_SEC + 1)),
-					 errhint("The remote system asked for a pause (Retry-After), or rate_limit is used up.")));
+	while ((wait_us = hx_call_permit(account, HX_PRIORITY_INTERACTIVE, begin)) > 0)
 		nap(Min(wait_us / 1000 + 1, 1000));
-	}
 }
 
 /* Signs in; an error where that fails.  This process is the signer. */
 static void
 sign_in(const HxAccount *account)
 {
-	PG_TRY();
-	{
-		const HxHttpResult *result;
-		char	   *problem;
+	HxSignIn   *under_way = hx_sign_in_begin(account, HX_PRIORITY_INTERACTIVE);
 
-		take_permit(account);
-		result = hx_http_perform(hx_sign_in_request(account));
-		if (!hx_sign_in_accept(account, result, &problem))
-		{
-			if (result->outcome == HX_HTTP_ANSWERED && result->status < 500 && result->status != 429)
-				ereport(ERROR,
-						(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
-						 errmsg("server \"%s\" refused the sign-in", account->server),
-						 errdetail("%s", problem),
-						 errhint("Check the user mapping's credentials and the server's options.")));
-			hx_http_report(ERROR, result, problem);
-		}
-	}
-	PG_CATCH();
+	while (!hx_sign_in_step(under_way))
 	{
-		hx_token_give_up(account->key);
-		PG_RE_THROW();
+		TimestampTz ask_at = hx_sign_in_ask_at(under_way);
+
+		(void) hx_http_streams_wait(ask_at == 0 ? -1 : TimestampDifferenceMilliseconds(GetCurrentTimestamp(), ask_at));
 	}
-	PG_END_TRY();
+	hx_sign_in_end(under_way);
 }
 
 /* The account's token, signing in or waiting for who does. */
@@ -221,7 +211,9 @@ obtain_token(const HxAccount *account, HxToken *token)
 				sign_in(account);
 				break;
 			case HX_TOKEN_WAIT:
-				nap(TOKEN_POLL_MS);
+				/* it may be another part of this query that signs in */
+				hx_sign_in_step_all();
+				(void) hx_http_streams_wait(HX_TOKEN_POLL_MS);
 				break;
 		}
 	}

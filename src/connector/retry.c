@@ -75,6 +75,15 @@ hx_retry_wait_ms(const HxRetry *retry, int attempts, int64 retry_after_ms, doubl
 	return Max(wait_ms, Min(retry_after_ms, RETRY_AFTER_MAX_MS));
 }
 
+/* Does the connector say of a status that it will not be another next time? */
+bool
+hx_retry_is_final(const Jsonb *manifest, int status)
+{
+	if (status >= 300 && status < 400)
+		return true;			/* redirects are not followed */
+	return hx_json_has(hx_json_part(manifest, "retry.final"), psprintf("%d", status));
+}
+
 /*
  * hubex.backoff(manifest, attempts, retry_after, random): the same in SQL, in
  * seconds, to see and to test a policy.

@@ -13,6 +13,9 @@
 #define HX_TOKEN_KEY_LEN	32
 #define HX_TOKEN_MAX		8192	/* bytes; a JWT of a system with many claims has 4 kB */
 
+/* How often to ask for a token that another process is fetching. */
+#define HX_TOKEN_POLL_MS	20
+
 typedef enum HxTokenAnswer
 {
 	HX_TOKEN_READY,				/* here it is */

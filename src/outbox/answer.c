@@ -128,9 +128,7 @@ hx_answer_describe(const HxAccount *account, const HxHttpResult *result, const J
 bool
 hx_answer_is_final(const HxAccount *account, int status)
 {
-	if (status >= 300 && status < 400)
-		return true;			/* redirects are not followed */
-	return hx_json_has(hx_json_part(account->manifest, "retry.final"), psprintf("%d", status));
+	return hx_retry_is_final(account->manifest, status);
 }
 
 /* A refusal inside an answer of success, in the remote system's words; NULL: none. */
