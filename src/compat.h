@@ -13,12 +13,19 @@
 #define HX_COMPAT_H
 
 #include "commands/explain.h"
+#include "common/jsonapi.h"
+#include "fmgr.h"
 #include "storage/latch.h"
+#if PG_VERSION_NUM >= 160000
+#include "nodes/miscnodes.h"
+#endif
 #if PG_VERSION_NUM >= 180000
 #include "commands/explain_format.h"
 #include "commands/explain_state.h"
+#include "optimizer/paths.h"
 #include "storage/waiteventset.h"
 #endif
+#include "utils/jsonfuncs.h"
 #include "utils/wait_event.h"
 
 #if PG_VERSION_NUM < 150000
@@ -44,6 +51,50 @@
 #define hx_wait_event(name) WaitEventExtensionNew(name)
 #else
 #define hx_wait_event(name) PG_WAIT_EXTENSION
+#endif
+
+/* What the parser of JSON calls says how it went from 16 on; before, it throws or returns. */
+#if PG_VERSION_NUM >= 160000
+#define HX_JSON_ACTION JsonParseErrorType
+#define hx_json_action_done() return JSON_SUCCESS
+#define hx_json_report(error, lex) json_errsave_error((error), (lex), NULL)
+#else
+#define HX_JSON_ACTION void
+#define hx_json_action_done() return
+#define hx_json_report(error, lex) json_ereport_error((error), (lex))
+#endif
+
+/*
+ * Makes a lexer over bytes, in memory of the caller's, that copies no
+ * strings; until 16 the server only has one that is allocated each time.
+ */
+#if PG_VERSION_NUM >= 170000
+#define hx_json_lex_init(lex, bytes, len, encoding) \
+	((void) makeJsonLexContextCstringLen((lex), (bytes), (len), (encoding), false))
+#define hx_json_lex_strings(bytes, len, encoding) \
+	makeJsonLexContextCstringLen(NULL, (bytes), (len), (encoding), true)
+#else
+#define hx_json_lex_init(lex, bytes, len, encoding) \
+	(memset((lex), 0, sizeof(JsonLexContext)), \
+	 (lex)->input = (lex)->token_terminator = (lex)->line_start = (char *) (bytes), \
+	 (lex)->line_number = 1, (lex)->input_length = (len), (lex)->input_encoding = (encoding))
+#define hx_json_lex_strings(bytes, len, encoding) \
+	makeJsonLexContextCstringLen((char *) (bytes), (len), (encoding), true)
+#endif
+
+/* An input function that says what is wrong instead of throwing it, from 16 on. */
+#if PG_VERSION_NUM >= 160000
+#define HX_SOFT_ERRORS
+static inline bool
+hx_input_softly(FmgrInfo *input, char *text, Oid ioparam, int32 typmod, Datum *value, char **problem)
+{
+	ErrorSaveContext context = {.type = T_ErrorSaveContext,.details_wanted = true};
+
+	if (InputFunctionCallSafe(input, text, ioparam, typmod, (Node *) &context, value))
+		return true;
+	*problem = pstrdup(context.error_data->message);
+	return false;
+}
 #endif
 
 /* The number of this process's transaction, also of one that has written nothing; of storage/proc.h. */
@@ -98,16 +149,79 @@
 #define hx_index_insert_cleanup(index, info) ((void) 0)
 #endif
 
-/* A foreign path without remote joins, sorts or private lists. */
+/* A foreign path of a table, without a plan of its own for rechecks. */
 #if PG_VERSION_NUM >= 180000
-#define hx_create_foreignscan_path(root, rel, rows, startup, total, outer) \
-	create_foreignscan_path((root), (rel), NULL, (rows), 0, (startup), (total), NIL, (outer), NULL, NIL, NIL)
+#define hx_create_foreignscan_path(root, rel, target, rows, startup, total, pathkeys, outer, private) \
+	create_foreignscan_path((root), (rel), (target), (rows), 0, (startup), (total), (pathkeys), (outer), NULL, NIL, (private))
 #elif PG_VERSION_NUM >= 170000
-#define hx_create_foreignscan_path(root, rel, rows, startup, total, outer) \
-	create_foreignscan_path((root), (rel), NULL, (rows), (startup), (total), NIL, (outer), NULL, NIL, NIL)
+#define hx_create_foreignscan_path(root, rel, target, rows, startup, total, pathkeys, outer, private) \
+	create_foreignscan_path((root), (rel), (target), (rows), (startup), (total), (pathkeys), (outer), NULL, NIL, (private))
 #else
-#define hx_create_foreignscan_path(root, rel, rows, startup, total, outer) \
-	create_foreignscan_path((root), (rel), NULL, (rows), (startup), (total), NIL, (outer), NULL, NIL)
+#define hx_create_foreignscan_path(root, rel, target, rows, startup, total, pathkeys, outer, private) \
+	create_foreignscan_path((root), (rel), (target), (rows), (startup), (total), (pathkeys), (outer), NULL, (private))
+#endif
+
+/* A foreign path that also does what stands above the table. */
+#if PG_VERSION_NUM >= 180000
+#define hx_create_foreign_upper_path(root, rel, target, rows, startup, total, pathkeys, private) \
+	create_foreign_upper_path((root), (rel), (target), (rows), 0, (startup), (total), (pathkeys), NULL, NIL, (private))
+#elif PG_VERSION_NUM >= 170000
+#define hx_create_foreign_upper_path(root, rel, target, rows, startup, total, pathkeys, private) \
+	create_foreign_upper_path((root), (rel), (target), (rows), (startup), (total), (pathkeys), NULL, NIL, (private))
+#else
+#define hx_create_foreign_upper_path(root, rel, target, rows, startup, total, pathkeys, private) \
+	create_foreign_upper_path((root), (rel), (target), (rows), (startup), (total), (pathkeys), NULL, (private))
+#endif
+
+/* The role that a change of a table is checked as; a partition's is that of the table the statement names. */
+#if PG_VERSION_NUM >= 160000
+#define hx_result_check_as_user(rinfo, estate) ExecGetResultRelCheckAsUser((rinfo), (estate))
+#else
+#define hx_result_entry(rinfo, estate) \
+	exec_rt_fetch((rinfo)->ri_RangeTableIndex != 0 ? (rinfo)->ri_RangeTableIndex \
+				  : (rinfo)->ri_RootResultRelInfo->ri_RangeTableIndex, (estate))
+#define hx_result_check_as_user(rinfo, estate) \
+	(OidIsValid(hx_result_entry((rinfo), (estate))->checkAsUser) ? \
+	 hx_result_entry((rinfo), (estate))->checkAsUser : GetUserId())
+#endif
+
+/* Of a function that does not return; stands before its declaration. */
+#if PG_VERSION_NUM >= 180000
+#define HX_NORETURN pg_noreturn
+#else
+#define HX_NORETURN pg_attribute_noreturn()
+#endif
+
+/* Does a sort key begin with the greatest value? */
+#if PG_VERSION_NUM >= 180000
+#define hx_pathkey_descends(key) ((key)->pk_cmptype == COMPARE_GT)
+#else
+#define hx_pathkey_descends(key) ((key)->pk_strategy == BTGreaterStrategyNumber)
+#endif
+
+/* The members of an equivalence class, with those of a partition where it is one: kept apart from 18 on. */
+#if PG_VERSION_NUM >= 180000
+static inline List *
+hx_eclass_members(EquivalenceClass *ec, Relids relids)
+{
+	EquivalenceMemberIterator it;
+	EquivalenceMember *member;
+	List	   *members = NIL;
+
+	setup_eclass_member_iterator(&it, ec, relids);
+	while ((member = eclass_member_iterator_next(&it)) != NULL)
+		members = lappend(members, member);
+	return members;
+}
+#else
+#define hx_eclass_members(ec, relids) ((ec)->ec_members)
+#endif
+
+/* Switched-off nodes below a path count for it, too, where paths know them; earlier their costs said so. */
+#if PG_VERSION_NUM >= 180000
+#define hx_path_add_disabled(path, child) ((path)->disabled_nodes += (child)->disabled_nodes)
+#else
+#define hx_path_add_disabled(path, child) ((void) 0)
 #endif
 
 /* The role a scan is checked as; InvalidOid for the current one. */
@@ -116,7 +230,7 @@
 	(((ForeignScan *) (node)->ss.ps.plan)->checkAsUser)
 #else
 #define hx_scan_check_as_user(node) \
-	(exec_rt_fetch(((ForeignScan *) (node)->ss.ps.plan)->scan.scanrelid, (node)->ss.ps.state)->checkAsUser)
+	(exec_rt_fetch(bms_next_member(((ForeignScan *) (node)->ss.ps.plan)->fs_relids, -1), (node)->ss.ps.state)->checkAsUser)
 #endif
 
 #endif							/* HX_COMPAT_H */

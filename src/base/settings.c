@@ -19,6 +19,8 @@
 
 char	   *hx_guc_default_server = NULL;
 bool		hx_guc_deliver = true;
+int			hx_guc_max_requests_per_query = 0;
+bool		hx_guc_pushdown = true;
 int			hx_guc_retention = 0;
 
 /* Defines the settings; called once, when the library is loaded. */
@@ -40,6 +42,26 @@ hx_settings_define(void)
 							 &hx_guc_deliver,
 							 true,
 							 PGC_SIGHUP,
+							 0,
+							 NULL, NULL, NULL);
+
+	DefineCustomIntVariable("hubex.max_requests_per_query",
+							"The most requests that one query may make to read foreign tables.",
+							"A query that needs more ends in an error. 0 sets no limit.",
+							&hx_guc_max_requests_per_query,
+							100,
+							0,
+							INT_MAX,
+							PGC_USERSET,
+							0,
+							NULL, NULL, NULL);
+
+	DefineCustomBoolVariable("hubex.pushdown",
+							 "Lets the remote system filter, sort, limit and count.",
+							 "Off: whole lists are read and PostgreSQL does all of it. To compare.",
+							 &hx_guc_pushdown,
+							 true,
+							 PGC_USERSET,
 							 0,
 							 NULL, NULL, NULL);
 

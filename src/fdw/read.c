@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * read.c
- *	  Calls made now: hubex_request, hubex_tasks and the probe of an account.
+ *	  Calls made now: hubex_request, hubex_get, hubex_list, hubex_tasks and the
+ *	  probe of an account.
  *
  * They go past the outbox: nothing is kept, nothing is repeated but for a
  * renewed token, and what the remote system refuses is an error.
@@ -14,12 +15,15 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 #include "utils/tuplestore.h"
 
-#include "connector/connector.h"
+#include "base/settings.h"
+#include "connector/reader.h"
 
 PG_FUNCTION_INFO_V1(hubex_get);
+PG_FUNCTION_INFO_V1(hubex_list);
 PG_FUNCTION_INFO_V1(hubex_request);
 PG_FUNCTION_INFO_V1(hubex_tasks);
 PG_FUNCTION_INFO_V1(hubex_probe);
@@ -142,6 +146,31 @@ hubex_get(PG_FUNCTION_ARGS)
 	PG_RETURN_NULL();
 }
 
+/* What is to be read: the list of a resource, all of it that a filter lets through. */
+static void
+list_order(HxReadOrder *order, const char *server, const char *resource, const Jsonb *filter)
+{
+	HxReadPart *part = palloc0(sizeof(HxReadPart));
+	HxAccount  *account = hx_account_open(server, GetUserId(), true);
+
+	memset(order, 0, sizeof(HxReadOrder));
+	order->account = account;
+	order->resource = hx_resource_read(account->manifest, account->connector, resource);
+	part->path = order->resource->path;
+	if (order->resource->parent != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("resource \"%s\" is a list of one parent", resource),
+				 errhint("Read it as a foreign table, or with hubex_request.")));
+	part->query = hx_resource_filter(order->resource, account->connector, filter, false);
+	order->parts = list_make1(part);
+	order->most = -1;
+	order->all = true;
+	order->priority = HX_PRIORITY_INTERACTIVE;
+	order->budget = palloc0(sizeof(HxReadBudget));
+	order->budget->most = hx_guc_max_requests_per_query;
+}
+
 /*
  * hubex_tasks(filter, server) -> SETOF hubex_task: all pages of GET
  * /WORK/Tasks, or an error; never a part.
@@ -151,52 +180,131 @@ hubex_tasks(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	MemoryContext row_context;
-	HxAccount  *account;
+	HxReadOrder order;
+	HxReader   *reader;
 	HxRecordShape *shape;
-	HxList	   *list;
+	HxRecord	record;
 	Datum	   *values;
 	bool	   *nulls;
-	char	   *key;
-	Jsonb	   *record;
 
 	InitMaterializedSRF(fcinfo, 0);
-	account = hx_account_open(server_arg(fcinfo, 1), GetUserId(), true);
-	shape = hx_record_shape(account, "tasks", rsinfo->setDesc, InvalidOid);
-	list = hx_list_begin(account, "tasks", PG_ARGISNULL(0) ? NULL : PG_GETARG_JSONB_P(0));
+	list_order(&order, server_arg(fcinfo, 1), "tasks", PG_ARGISNULL(0) ? NULL : PG_GETARG_JSONB_P(0));
+	shape = hx_record_shape(order.resource, hx_record_columns(order.resource, rsinfo->setDesc), rsinfo->setDesc,
+							NULL, false);
+	reader = hx_reader_begin(&order);
 	values = palloc(sizeof(Datum) * rsinfo->setDesc->natts);
 	nulls = palloc(sizeof(bool) * rsinfo->setDesc->natts);
 	row_context = AllocSetContextCreate(CurrentMemoryContext, "hubex row", ALLOCSET_DEFAULT_SIZES);
 
-	while (hx_list_next(list, &key, &record))
+	while (hx_reader_next(reader, true, &record) == HX_READ_RECORD)
 	{
 		MemoryContext old = MemoryContextSwitchTo(row_context);
 
-		hx_record_values(shape, key, record, values, nulls);
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+		if (hx_record_values(shape, &record, values, nulls))
+			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(row_context);
 	}
+	hx_reader_end(reader);
 	return (Datum) 0;
 }
 
+/* A record as a document, its id in it also where that stands outside of it. */
+static Jsonb *
+record_document(const HxRecord *record, bool *warned)
+{
+	bool		replaced;
+	char	   *problem;
+	Jsonb	   *document = hx_json_parse_leniently(record->bytes, record->len, &replaced, &problem);
+	HxJsonBuilder builder;
+	JsonbValue	id;
+
+	if (document == NULL)
+		document = hx_json_parse(record->bytes, record->len);	/* says why */
+	if (replaced && !*warned)
+		ereport(WARNING,
+				(errcode(ERRCODE_UNTRANSLATABLE_CHARACTER),
+				 errmsg("letters that this database cannot hold were replaced by question marks"),
+				 errdetail("Record %s is the first that has some.", record->key ? record->key : "without a name")));
+	*warned |= replaced;
+	if (record->key == NULL || !JB_ROOT_IS_OBJECT(document) || hx_json_find(document, "id", &id))
+		return document;
+	hx_json_begin(&builder);
+	hx_json_add_text(&builder, "id", record->key);
+	return DatumGetJsonbP(DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(hx_json_end(&builder)),
+											  JsonbPGetDatum(document)));
+}
+
 /*
- * hubex.probe(server): signs in and counts the records of the connector's
- * first resource; returns a sentence about it, or fails as any call would.
+ * hubex_list(resource, filter, server) -> SETOF jsonb: all pages of a
+ * resource's list, or an error; never a part.
+ */
+Datum
+hubex_list(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	MemoryContext row_context;
+	HxReadOrder order;
+	HxReader   *reader;
+	HxRecord	record;
+	bool		warned = false;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("argument \"%s\" must not be %s", "resource", "null")));
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+	list_order(&order, server_arg(fcinfo, 2), text_to_cstring(PG_GETARG_TEXT_PP(0)),
+			   PG_ARGISNULL(1) ? NULL : PG_GETARG_JSONB_P(1));
+	reader = hx_reader_begin(&order);
+	row_context = AllocSetContextCreate(CurrentMemoryContext, "hubex row", ALLOCSET_DEFAULT_SIZES);
+
+	while (hx_reader_next(reader, true, &record) == HX_READ_RECORD)
+	{
+		MemoryContext old = MemoryContextSwitchTo(row_context);
+		Datum		value = JsonbPGetDatum(record_document(&record, &warned));
+		bool		isnull = false;
+
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, &value, &isnull);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(row_context);
+	}
+	hx_reader_end(reader);
+	return (Datum) 0;
+}
+
+static void
+take_first(const char *name, const JsonbValue *value, void *arg)
+{
+	char	  **first = arg;
+
+	if (*first == NULL)
+		*first = pstrdup(name);
+}
+
+/*
+ * hubex.probe(server): signs in and counts the records of the resource that
+ * the connector says, or its first; returns a sentence about it, or fails as
+ * any call would.
  */
 Datum
 hubex_probe(PG_FUNCTION_ARGS)
 {
 	HxAccount  *account = hx_account_open(server_arg(fcinfo, 0), GetUserId(), true);
-	List	   *resources = hx_json_names(hx_json_part(account->manifest, "resources"));
-	HxList	   *list;
-	char	   *key;
-	Jsonb	   *record;
+	char	   *resource = hx_json_text(account->manifest, "probe");
+	HxReadOrder order;
+	HxReader   *reader;
+	HxRecord	record;
 
-	if (resources == NIL)
+	if (resource == NULL)
+		hx_manifest_each_resource(account->manifest, take_first, &resource);
+	if (resource == NULL)
 		PG_RETURN_TEXT_P(cstring_to_text("The connector has no resource to ask for."));
-	list = hx_list_begin(account, linitial(resources), NULL);
-	hx_list_first_page_only(list);
-	(void) hx_list_next(list, &key, &record);
+	list_order(&order, server_arg(fcinfo, 0), resource, NULL);
+	order.most = 1;
+	order.all = false;
+	reader = hx_reader_begin(&order);
+	(void) hx_reader_next(reader, true, &record);
 	PG_RETURN_TEXT_P(cstring_to_text(psprintf("The remote system answers; it shows " INT64_FORMAT " %s.",
-											  hx_list_total(list), (char *) linitial(resources))));
+											  hx_reader_total(reader), resource)));
 }
