@@ -20,8 +20,11 @@
 #include "base/shared.h"
 #include "connector/token.h"
 #include "fdw/connect.h"
+#include "fdw/fdw.h"
+#include "fdw/import.h"
 #include "http/http.h"
 #include "http/limiter.h"
+#include "outbox/outbox.h"
 #include "outbox/stats.h"
 #include "worker/worker.h"
 
@@ -51,6 +54,10 @@ _PG_init(void)
 {
 	hx_settings_define();
 	hx_connect_install();
+	hx_unique_install();
+	hx_batch_join_install();
+	hx_outbox_install_writer();
+	hx_import_install();
 
 	if (!process_shared_preload_libraries_in_progress)
 		return;
