@@ -531,32 +531,53 @@ take_field(const char *name, const JsonbValue *value, void *arg)
 		field->value = *value;
 }
 
+/*
+ * Adds the members of an object, by any of their names, to the fields of a
+ * record, which have room for them; returns how many there are then.
+ */
+int
+hx_outbox_take_fields(const HxCreation *creation, Jsonb *object, HxField *fields, int nfields)
+{
+	Given		given = {&creation->naming, fields, nfields};
+
+	check_object(object);
+	hx_json_each(object, take_field, &given);
+	return given.nfields;
+}
+
 /* The same for fields by any of their names, in an object. */
 int64
 hx_outbox_enqueue_create(const HxAccount *account, const char *resource, Jsonb *fields, HxNewRequest *request)
 {
 	HxCreation *creation = hx_outbox_creation(account, resource);
-	Given		given = {&creation->naming};
+	HxField    *given = palloc(sizeof(HxField) * Max(JB_ROOT_COUNT(fields), 1));
+	int			ngiven = hx_outbox_take_fields(creation, fields, given, 0);
 
-	check_object(fields);
-	given.fields = palloc(sizeof(HxField) * Max(JB_ROOT_COUNT(fields), 1));
-	hx_json_each(fields, take_field, &given);
-	return hx_outbox_enqueue_creation(creation, given.fields, given.nfields, request);
+	return hx_outbox_enqueue_creation(creation, given, ngiven, request);
 }
 
 /* Is the id of a resource's records a number? */
 static bool
 id_is_number(const HxAccount *account, const char *resource)
 {
-	ListCell   *cell;
+	JsonbValue	columns;
+	JsonbIterator *it;
+	JsonbIteratorToken token;
+	JsonbValue	column;
 
-	foreach(cell, hx_json_elements(hx_json_part(account->manifest, psprintf("resources.%s.columns", resource))))
+	if (!hx_json_find(account->manifest, psprintf("resources.%s.columns", resource), &columns) ||
+		columns.type != jbvBinary)
+		return false;
+	it = JsonbIteratorInit(columns.val.binary.data);
+	while ((token = JsonbIteratorNext(&it, &column, true)) != WJB_DONE)
 	{
-		Jsonb	   *column = hx_json_value_part(lfirst(cell));
-		char	   *path = hx_json_text(column, "path");
+		Jsonb	   *described;
 
-		if (strcmp(path, "@key") == 0)
-			return strcmp(hx_json_text(column, "type"), "text") != 0;
+		if (token != WJB_ELEM)
+			continue;
+		described = hx_json_value_part(&column);
+		if (strcmp(hx_json_text(described, "path"), "@key") == 0)
+			return strcmp(hx_json_text(described, "type"), "text") != 0;
 	}
 	return false;
 }
@@ -737,31 +758,51 @@ hubex_change(PG_FUNCTION_ARGS)
 											 PG_ARGISNULL(4) ? NULL : PG_GETARG_JSONB_P(4), &request));
 }
 
+/* What a plain call does, while the resources are gone through. */
+typedef struct PlainCall
+{
+	const HxAccount *account;
+	const char *method;
+	const char *path;
+	size_t		len;			/* of the path, without slashes at its end */
+	char	   *creates;		/* the resource of a record it creates, or NULL */
+} PlainCall;
+
+static void
+compare_creation(const char *resource, const JsonbValue *value, void *arg)
+{
+	PlainCall  *call = arg;
+	JsonbValue	found;
+	Jsonb	   *create;
+	char	   *path;
+
+	/* Most resources cannot be created, which is seen without a copy of anything. */
+	if (call->creates != NULL ||
+		getKeyJsonValueFromContainer(value->val.binary.data, "operations", 10, &found) == NULL ||
+		getKeyJsonValueFromContainer(found.val.binary.data, "create", 6, &found) == NULL)
+		return;
+	create = hx_manifest_operation(call->account->manifest, resource, "create");
+	path = create ? hx_json_text(create, "path") : NULL;
+	if (create == NULL || strcmp(hx_json_text(create, "method"), call->method) != 0)
+		return;
+	if (hx_json_text(create, "body") != NULL && strcmp(hx_json_text(create, "body"), "object") != 0)
+		return;					/* what is sent may be many records */
+	if (path == NULL)
+		path = hx_manifest_resource_text(call->account->manifest, resource, "path");
+	if (strlen(path) == call->len && pg_strncasecmp(path, call->path, call->len) == 0)
+		call->creates = pstrdup(resource);
+}
+
 /* The resource that a plain call creates a record of, or NULL. */
 static char *
 created_resource(const HxAccount *account, const char *method, const char *path)
 {
-	Jsonb	   *resources = hx_json_part(account->manifest, "resources");
-	size_t		len = strlen(path);
-	ListCell   *cell;
+	PlainCall	call = {account, method, path, strlen(path), NULL};
 
-	while (len > 1 && path[len - 1] == '/')
-		len--;
-	foreach(cell, hx_json_names(resources))
-	{
-		Jsonb	   *create = hx_json_part(resources, psprintf("%s.operations.create", (char *) lfirst(cell)));
-		char	   *its_path = create ? hx_json_text(create, "path") : NULL;
-
-		if (create == NULL || strcmp(hx_json_text(create, "method"), method) != 0)
-			continue;
-		if (hx_json_text(create, "body") != NULL && strcmp(hx_json_text(create, "body"), "object") != 0)
-			continue;			/* what is sent may be many records */
-		if (its_path == NULL)
-			its_path = hx_json_text(resources, psprintf("%s.path", (char *) lfirst(cell)));
-		if (strlen(its_path) == len && pg_strncasecmp(its_path, path, len) == 0)
-			return lfirst(cell);
-	}
-	return NULL;
+	while (call.len > 1 && path[call.len - 1] == '/')
+		call.len--;
+	hx_manifest_each_resource(account->manifest, compare_creation, &call);
+	return call.creates;
 }
 
 /*

@@ -153,6 +153,7 @@ static struct
 struct HxBatch
 {
 	MemoryContext context;		/* of this, and of the rows */
+	TupleDesc	desc;			/* of the rows: a copy, so that nothing of the catalog is held */
 	TupleTableSlot *slots[BATCH_ROWS];
 	int			made;			/* of the slots; they are used again */
 	int			rows;
@@ -434,15 +435,16 @@ hx_outbox_batch_begin(void)
 	HxBatch    *batch = palloc(sizeof(HxBatch));
 
 	batch->context = CurrentMemoryContext;
+	batch->desc = NULL;
 	batch->made = 0;
 	batch->rows = 0;
 	batch->bytes = 0;
 	return batch;
 }
 
-/* Leaves some memory to the current context. */
-static void
-write_batch(HxBatch *batch)
+/* Writes what a batch holds; it can take more then.  Leaves some memory to the current context. */
+void
+hx_outbox_batch_write(HxBatch *batch)
 {
 	Relation	outbox;
 
@@ -462,9 +464,11 @@ write_batch(HxBatch *batch)
 void
 hx_outbox_batch_end(HxBatch *batch)
 {
-	write_batch(batch);
+	hx_outbox_batch_write(batch);
 	while (batch->made > 0)
 		ExecDropSingleTupleTableSlot(batch->slots[--batch->made]);
+	if (batch->desc != NULL)
+		FreeTupleDesc(batch->desc);
 	pfree(batch);
 }
 
@@ -476,7 +480,9 @@ batch_slot(HxBatch *batch, Relation outbox)
 	{
 		MemoryContext old = MemoryContextSwitchTo(batch->context);
 
-		batch->slots[batch->made++] = MakeSingleTupleTableSlot(RelationGetDescr(outbox), &TTSOpsVirtual);
+		if (batch->desc == NULL)
+			batch->desc = CreateTupleDescCopy(RelationGetDescr(outbox));
+		batch->slots[batch->made++] = MakeSingleTupleTableSlot(batch->desc, &TTSOpsVirtual);
 		MemoryContextSwitchTo(old);
 	}
 	return batch->slots[batch->rows];
@@ -494,7 +500,7 @@ add_to_batch(HxBatch *batch, Relation outbox, const HxNewRequest *request, int64
 	batch->rows++;
 	batch->bytes += bytes;
 	if (batch->rows == BATCH_ROWS || batch->bytes > BATCH_BYTES)
-		write_batch(batch);
+		hx_outbox_batch_write(batch);
 }
 
 /* ---- requests ---- */
@@ -574,7 +580,7 @@ hx_outbox_insert(HxNewRequest *request)
 	else
 		id = hx_outbox_insert_by_statement(request, GetUserNameFromId(GetUserId(), false), bytes);
 	table_close(outbox, NoLock);
-	if (!request->by_trigger)
+	if (!request->within_command)
 		CommandCounterIncrement();	/* what this statement does next may look at it */
 	hx_shared_wake_at_commit(due_from);
 	return id;

@@ -9,6 +9,7 @@
 #define HX_OUTBOX_H
 
 #include "connector/connector.h"
+#include "connector/writer.h"
 #include "datatype/timestamp.h"
 #include "utils/uuid.h"
 
@@ -47,7 +48,7 @@ typedef struct HxNewRequest
 	TimestampTz deliver_after;
 	bool		has_expires_at;
 	TimestampTz expires_at;
-	bool		by_trigger;		/* the command goes on; what it put in is not looked at before its end */
+	bool		within_command; /* of a row; what it put in is not looked at before the command ends */
 	HxBatch    *batch;			/* to be put in with others; NULL: at once */
 } HxNewRequest;
 
@@ -167,6 +168,7 @@ extern void hx_outbox_write_back_again(const pg_uuid_t *binding);
 extern pg_uuid_t *hx_outbox_new_stamp(void);
 extern int64 hx_outbox_insert(HxNewRequest *request);
 extern HxBatch *hx_outbox_batch_begin(void);
+extern void hx_outbox_batch_write(HxBatch *batch);
 extern void hx_outbox_batch_end(HxBatch *batch);
 
 /* binding_store.c */
@@ -175,29 +177,19 @@ extern bool hx_binding_holds(pg_uuid_t *token, char **why);
 extern void hx_binding_report_held(int elevel, const char *why);
 
 /* enqueue.c */
-
-/* Which record a request is about: one of the two. */
-typedef struct HxRecordKey
-{
-	const char *remote_id;
-	const char *natural_key;
-} HxRecordKey;
 extern int64 hx_outbox_enqueue_create(const HxAccount *account, const char *resource, Jsonb *fields,
 									  HxNewRequest *request);
-
-/* A field of a record, by the API's name. */
-typedef struct HxField
-{
-	JsonbValue	name;
-	JsonbValue	value;
-} HxField;
 typedef struct HxCreation HxCreation;
 extern HxCreation *hx_outbox_creation(const HxAccount *account, const char *resource);
+extern int	hx_outbox_take_fields(const HxCreation *creation, Jsonb *object, HxField *fields, int nfields);
 extern char *hx_outbox_field_name(const HxCreation *creation, const char *given, bool *is_key);
 extern int64 hx_outbox_enqueue_creation(const HxCreation *creation, const HxField *fields, int nfields,
 										HxNewRequest *request);
 extern int64 hx_outbox_enqueue_change(const HxAccount *account, const char *resource, const char *operation,
 									  const HxRecordKey *key, Jsonb *fields, HxNewRequest *request);
+
+/* writer.c */
+extern void hx_outbox_install_writer(void);
 
 /* record_store.c */
 extern void hx_outbox_complete_key(const char *server, const char *resource, HxRecordKey *key,

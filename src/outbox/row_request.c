@@ -130,7 +130,7 @@ hx_row_inserted(const HxTriggerPlan *plan, TupleTableSlot *row, HxBatch *batch)
 {
 	HxField    *fields = palloc(sizeof(HxField) * (plan->tmpl->nparts + 1));
 	int			nfields = 0;
-	HxNewRequest request = {.by_trigger = true,.batch = batch};
+	HxNewRequest request = {.within_command = true,.batch = batch};
 
 	for (int i = 0; i < plan->tmpl->nparts; i++)
 	{
@@ -186,7 +186,7 @@ changed_fields(const HxTriggerPlan *plan, TupleTableSlot *old, TupleTableSlot *n
 			continue;
 		was = hx_template_value(plan, part, old, &before);
 		is = hx_template_value(plan, part, new, &after);
-		if (was == is && (!is || hx_template_same_value(&before, &after)))
+		if (was == is && (!is || hx_json_same(&before, &after)))
 			continue;
 		if (!is)
 			after.type = jbvNull;
@@ -205,7 +205,7 @@ changed_fields(const HxTriggerPlan *plan, TupleTableSlot *old, TupleTableSlot *n
 void
 hx_row_updated(const HxTriggerPlan *plan, TupleTableSlot *old, TupleTableSlot *new, HxBatch *batch)
 {
-	HxNewRequest request = {.by_trigger = true,.batch = batch};
+	HxNewRequest request = {.within_command = true,.batch = batch};
 	HxRecordKey key;
 	Jsonb	   *fields;
 
@@ -225,7 +225,7 @@ hx_row_updated(const HxTriggerPlan *plan, TupleTableSlot *old, TupleTableSlot *n
 void
 hx_row_deleted(const HxTriggerPlan *plan, TupleTableSlot *row, HxBatch *batch)
 {
-	HxNewRequest request = {.by_trigger = true,.batch = batch};
+	HxNewRequest request = {.within_command = true,.batch = batch};
 	HxRecordKey key;
 
 	if (plan->ignores_delete)

@@ -43,7 +43,7 @@ static int
 find_column(HxTriggerPlan *plan, Relation relation, const char *name)
 {
 	TupleDesc	desc = RelationGetDescr(relation);
-	HxColumn   *column;
+	HxRowColumn   *column;
 
 	for (int i = 0; i < plan->ncolumns; i++)
 		if (strcmp(plan->columns[i].name, name) == 0)
@@ -61,8 +61,8 @@ find_column(HxTriggerPlan *plan, Relation relation, const char *name)
 							RelationGetRelationName(relation)),
 					 errdetail("The trigger's template names it, and a trigger does not get its value."),
 					 errhint("Make it a stored one.")));
-		plan->columns = plan->ncolumns == 0 ? palloc(sizeof(HxColumn)) :
-			repalloc(plan->columns, sizeof(HxColumn) * (plan->ncolumns + 1));
+		plan->columns = plan->ncolumns == 0 ? palloc(sizeof(HxRowColumn)) :
+			repalloc(plan->columns, sizeof(HxRowColumn) * (plan->ncolumns + 1));
 		column = &plan->columns[plan->ncolumns];
 		column->name = pstrdup(name);
 		column->number = attribute->attnum;
@@ -198,7 +198,7 @@ hx_template_compile(HxTriggerPlan *plan, Relation relation, const Jsonb *tmpl)
 static void
 column_value(const HxTriggerPlan *plan, int n, TupleTableSlot *row, JsonbValue *value)
 {
-	const HxColumn *column = &plan->columns[n];
+	const HxRowColumn *column = &plan->columns[n];
 
 	hx_converter_value(&column->converter, row->tts_values[column->number - 1],
 					   row->tts_isnull[column->number - 1], value);
@@ -307,7 +307,7 @@ hx_template_same_columns(const HxTriggerPlan *plan, TupleTableSlot *old, TupleTa
 {
 	for (int i = 0; i < plan->ncolumns; i++)
 	{
-		const HxColumn *column = &plan->columns[i];
+		const HxRowColumn *column = &plan->columns[i];
 		int			n = column->number - 1;
 
 		if (column->written_back)
@@ -318,19 +318,4 @@ hx_template_same_columns(const HxTriggerPlan *plan, TupleTableSlot *old, TupleTa
 			return false;
 	}
 	return true;
-}
-
-/* Are two values the same, as jsonb compares? */
-bool
-hx_template_same_value(JsonbValue *a, JsonbValue *b)
-{
-	Jsonb	   *one;
-	Jsonb	   *other;
-
-	if (a->type == jbvString && b->type == jbvString)
-		return a->val.string.len == b->val.string.len &&
-			memcmp(a->val.string.val, b->val.string.val, a->val.string.len) == 0;
-	one = JsonbValueToJsonb(a);
-	other = JsonbValueToJsonb(b);
-	return compareJsonbContainers(&one->root, &other->root) == 0;
 }

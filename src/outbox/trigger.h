@@ -13,7 +13,7 @@
 #include "outbox/outbox.h"
 
 /* A column that the template names, or that is part of the primary key. */
-typedef struct HxColumn
+typedef struct HxRowColumn
 {
 	char	   *name;
 	AttrNumber	number;
@@ -21,7 +21,7 @@ typedef struct HxColumn
 	int16		len;
 	bool		written_back;
 	HxConverter converter;
-} HxColumn;
+} HxRowColumn;
 
 /* A value of a template, taken apart so that a row only has to be put in. */
 typedef struct HxPart
@@ -74,7 +74,7 @@ typedef struct HxTriggerPlan
 
 	HxAccount  *account;
 	char	   *resource;
-	HxColumn   *columns;
+	HxRowColumn   *columns;
 	int			ncolumns;
 	AttrNumber	last_attribute; /* the last that has to be taken out of the row */
 	HxCreation *creation;
@@ -106,7 +106,6 @@ extern HxPart *hx_template_compile_text(HxTriggerPlan *plan, Relation relation, 
 extern bool hx_template_value(const HxTriggerPlan *plan, const HxPart *part, TupleTableSlot *row, JsonbValue *value);
 extern char *hx_template_text(const HxTriggerPlan *plan, const HxPart *part, TupleTableSlot *row);
 extern bool hx_template_same_columns(const HxTriggerPlan *plan, TupleTableSlot *old, TupleTableSlot *new);
-extern bool hx_template_same_value(JsonbValue *a, JsonbValue *b);
 
 /* row_request.c */
 extern void hx_row_inserted(const HxTriggerPlan *plan, TupleTableSlot *row, HxBatch *batch);
