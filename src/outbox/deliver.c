@@ -89,8 +89,7 @@ hubex_deliver(PG_FUNCTION_ARGS)
 		MemoryContextDelete(step);
 		if (wish < 0 || (wish > 0 && hx_delivery_idle(delivery)))
 			break;
-		if (wish > 0)
-			hx_delivery_wait(delivery, wish);
+		hx_delivery_wait(delivery, wish);
 	}
 
 	/* The worker, where there is one, does this by the way. */

@@ -46,6 +46,7 @@
 #include "outbox/delivery_internal.h"
 
 #define MAX_BYTES			(32 * 1024 * 1024)	/* of large bodies in flight to a server, but for one */
+#define EMPTY_LOOK_MS		100
 #define LOOK_EVERY_MS		5000	/* even if nobody wakes us */
 #define RECOVER_EVERY_MS	2000	/* look for dead claimants */
 #define SWEEP_SHARE			50	/* a full look takes at most this part of the time */
@@ -390,6 +391,7 @@ claim(HxDelivery *delivery, Batch *batch, const pg_uuid_t *binding)
 	foreach(cell, delivery->peers)
 	{
 		Peer	   *peer = lfirst(cell);
+		List	   *claimed;
 		int			places = hx_peer_room(delivery, peer, now);
 
 		if (!peer->unlimited)
@@ -399,7 +401,9 @@ claim(HxDelivery *delivery, Batch *batch, const pg_uuid_t *binding)
 		if (!locked)
 			hx_outbox_begin_claiming();
 		locked = true;
-		items = list_concat(items, claim_of(delivery, batch, peer, binding, places));
+		claimed = claim_of(delivery, batch, peer, binding, places);
+		peer->empty_until = claimed == NIL ? TimestampTzPlusMilliseconds(now, EMPTY_LOOK_MS) : 0;
+		items = list_concat(items, claimed);
 		in_all -= Min(places, list_length(items));
 	}
 	return items;
@@ -686,7 +690,11 @@ record_delay(const HxDelivery *delivery)
 	return Min(Max(delivery->transaction_us * RECORD_DELAY_SHARE, RECORD_DELAY_US), RECORD_DELAY_MOST_US);
 }
 
-/* Is it time for a transaction? */
+/*
+ * Is it time for a transaction?  One that looks for a request to feel the way
+ * back to a server with may find none: all that is due can stand behind what
+ * is on its way there still.  Then the end of that calls for the next look.
+ */
 static bool
 must_transact(const HxDelivery *delivery, TimestampTz now)
 {
@@ -698,6 +706,8 @@ must_transact(const HxDelivery *delivery, TimestampTz now)
 	{
 		const Peer *peer = lfirst(cell);
 
+		if (peer->empty_until > now)
+			continue;
 		if (peer->more && peer->throttled_until != 0 && peer->throttled_until <= now && hx_peer_room(delivery, peer, now) > 0)
 			return true;
 		if (peer->more && peer->circuit.state == HX_CIRCUIT_OPEN && peer->circuit.until <= now &&
@@ -728,6 +738,8 @@ time_left(const HxDelivery *delivery, int64 wish)
 			wish = Min(wish, TimestampDifferenceMilliseconds(now, peer->throttled_until) + 1);
 		if (peer->circuit.state == HX_CIRCUIT_OPEN && peer->circuit.until > now)
 			wish = Min(wish, TimestampDifferenceMilliseconds(now, peer->circuit.until) + 1);
+		if (peer->more && peer->empty_until > now && (peer->throttled_until != 0 || peer->circuit.state == HX_CIRCUIT_OPEN))
+			wish = Min(wish, TimestampDifferenceMilliseconds(now, peer->empty_until) + 1);
 	}
 	if (delivery->ndone > 0)
 		wish = Min(wish, Max((delivery->done_since + record_delay(delivery) - now) / 1000, 1));

@@ -49,6 +49,7 @@ typedef struct Peer
 	TimestampTz due_from;		/* nothing before it in the order of times and ids is due */
 	int64		due_from_id;
 	TimestampTz throttled_until;	/* no quota; 0: there is some */
+	TimestampTz empty_until;	/* a look found nothing to feel the way back with; not again before */
 	int			sign_ins_failed;	/* in a row */
 	HxCircuit	circuit;
 	int			opened;			/* times in a row */

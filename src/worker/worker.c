@@ -298,7 +298,8 @@ hx_worker_main(Datum arg)
 		note_step(delivery);
 		MemoryContextSwitchTo(cycle);
 		MemoryContextReset(cycle);
-		if (wish > 0)
-			hx_delivery_wait(delivery, wish);
+
+		/* without a wish, too: what is on its way goes on only there */
+		hx_delivery_wait(delivery, wish);
 	}
 }
