@@ -32,6 +32,14 @@ COMMENT ON TABLE hubex.connector IS 'Public: connectors this database knows; add
 COMMENT ON COLUMN hubex.connector.builtin IS 'came with the extension, so that a dump leaves it out';
 SELECT pg_catalog.pg_extension_config_dump('hubex.connector', 'WHERE NOT builtin');
 
+-- A kept plan holds what the manifest said of filters, so a change of a manifest ends all that are kept.
+CREATE FUNCTION hubex.forget_plans() RETURNS trigger
+LANGUAGE C
+AS 'MODULE_PATHNAME', 'hubex_forget_plans';
+COMMENT ON FUNCTION hubex.forget_plans() IS 'Private: lets all sessions plan anew';
+CREATE TRIGGER forget_plans AFTER UPDATE OR DELETE OR TRUNCATE ON hubex.connector
+    FOR EACH STATEMENT EXECUTE FUNCTION hubex.forget_plans();
+
 -- The manifests that are installed beside this script.
 INSERT INTO hubex.connector (name, manifest, builtin)
 SELECT m ->> 'connector', m, true
@@ -547,6 +555,12 @@ AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION hubex_tasks(jsonb, name) IS
 'Public: tasks as they are in the remote system now, all pages. The filter takes names of the API (taskTypeID, isClosed, creationFrom...) or of columns; an array of ids means any of them. Soft-deleted tasks are left out unless it has isDeleted, null for all';
 
+CREATE FUNCTION hubex_list(resource text, filter jsonb DEFAULT NULL, server name DEFAULT NULL) RETURNS SETOF jsonb
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1000
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION hubex_list(text, jsonb, name) IS
+'Public: the records of a resource as they are in the remote system now, all pages, each as it was sent, with its id as "id" where that stands outside of it. The filter is as that of hubex_tasks';
+
 ------------------------------------------------------------------------------
 -- Connecting and looking
 ------------------------------------------------------------------------------
@@ -811,7 +825,7 @@ LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     -- by name, whatever their arguments; those in the schema hubex with it
-    functions text[] := ARRAY['hubex_tasks', 'hubex_get', 'hubex_check', 'hubex_version',
+    functions text[] := ARRAY['hubex_tasks', 'hubex_list', 'hubex_get', 'hubex_check', 'hubex_version',
         'hubex.worker_state', 'hubex.workers', 'hubex.server_stats', 'hubex.held', 'hubex.binding',
         'hubex.probe', 'hubex.only_server'];
     routine regprocedure;
