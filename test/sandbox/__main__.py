@@ -33,6 +33,8 @@ def _arguments():
                         help="how long a token is accepted past its exp")
     parser.add_argument("--rate-limit", type=int, default=Settings.rate_limit, metavar="N",
                         help="requests a minute; 0, the default: no limit")
+    parser.add_argument("--page-limit", type=int, default=Settings.page_limit, metavar="N",
+                        help="the most records of a page; 0, the default: as many as are asked for")
     parser.add_argument("--tls-cert", metavar="FILE")
     parser.add_argument("--tls-key", metavar="FILE")
     parser.add_argument("--access-log", action="store_true", help="a line for each request, to stderr")
@@ -52,7 +54,8 @@ def _tls(arguments):
 
 async def _run(arguments):
     end_with(arguments.parent)
-    settings = Settings(arguments.token_life, arguments.token_grace, arguments.rate_limit)
+    settings = Settings(arguments.token_life, arguments.token_grace, arguments.rate_limit,
+                        arguments.page_limit)
     try:
         sandbox = Sandbox(settings, arguments.seed, arguments.tasks, arguments.assets, arguments.state)
     except NotItsHistory as error:

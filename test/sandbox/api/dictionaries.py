@@ -32,6 +32,7 @@ class Listing(NamedTuple):
     fields: Mapping = {}            # what a body may hold; empty: read only
     required: Tuple = ("name",)
     internal: Tuple = ()            # fields of the record that the API does not show
+    variable: str = "{id}"          # the last part of the address of one record
 
 
 _DELETED = {"isDeleted": has("deleted")}
@@ -56,7 +57,7 @@ LISTINGS = (
                     "normalWorkingMinutes": b_int}),
     Listing("/WORK/TaskStatuses", "task_statuses"),
     Listing("/WORK/RequestMethods", "request_methods"),
-    Listing("/WORK/TaskTemplates", "task_templates", head=True,
+    Listing("/WORK/TaskTemplates", "task_templates", head=True, variable="{id:text}",
             filters={"searchText": search_fields("name", "description"), "isPublished": has("published"),
                      "taskTemplateID": one_of("code", q_text)}),
     Listing("/WORK/CheckLists", "check_lists", filters={"searchText": search_fields("name", "description")}),
@@ -86,7 +87,9 @@ LISTINGS = (
                      "userID": one_of("userID"), "roleID": one_of("roleID"), "companyID": one_of("companyID"),
                      "isTechnician": flag(lambda tenant, user: user["isTechnician"]),
                      "isCustomer": flag(lambda tenant, user: user["isCustomer"]),
-                     "lastName": one_of("lastName", q_text), "firstName": one_of("firstName", q_text)},
+                     "isTeam": flag(lambda tenant, user: user.get("isTeam")), "position": one_of("position", q_text),
+                     "lastName": one_of("lastName", q_text), "firstName": one_of("firstName", q_text),
+                     "middleName": one_of("middleName", q_text)},
             internal=("roleID", "companyID", "position", "erpID")),
     Listing("/ADM/Roles", "roles", ARRAY, filters=_DELETED),
     Listing("/COMMON/Contacts", "contacts", INSIDE,
@@ -100,10 +103,12 @@ LISTINGS = (
     Listing("/COMMON/Currencies", "currencies"),
     Listing("/COMMON/Events", "events", ARRAY),
     Listing("/WH/Warehouses", "warehouses", INSIDE, head=True,
-            filters={"searchText": search_fields("name"), **_DELETED},
+            filters={"searchText": search_fields("name"), **_DELETED,
+                     "isDefault": flag(lambda tenant, warehouse: warehouse.get("isDefault"))},
             fields={**_NAMED, "locationID": b_int}, internal=("locationID",)),
     Listing("/WH/Materials", "materials", ARRAY, head=True,
-            filters={"searchText": search_fields("name", "vendorCode", "erpID"), **_DELETED},
+            filters={"searchText": search_fields("name", "vendorCode", "erpID"), **_DELETED, "materialID": one_of("id"),
+                     "warehouseID": one_of("warehouseID")},
             fields={**_NAMED, "vendorCode": b_text, "cost": b_number, "isMarkable": b_bool}),
     Listing("/SC/ServiceContract", "contracts", head=True,
             filters={"searchText": search_fields("name", "number"), "companyID": one_of("companyID")}),
@@ -181,14 +186,14 @@ def _declare(listing):
         return accepted()
 
     ROUTES.add("GET", listing.path, listing_of)
-    ROUTES.add("GET", listing.path + "/{id}", one)
+    ROUTES.add("GET", f"{listing.path}/{listing.variable}", one)
     if listing.head:
         ROUTES.add("HEAD", listing.path, head)
     if listing.fields:
         ROUTES.add("POST", listing.path, add)
         ROUTES.add("PUT", listing.path, put)
         ROUTES.add("DELETE", listing.path, delete_many)
-        ROUTES.add("DELETE", listing.path + "/{id}", delete_one)
+        ROUTES.add("DELETE", f"{listing.path}/{listing.variable}", delete_one)
 
 
 for _listing in LISTINGS:

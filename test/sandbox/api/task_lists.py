@@ -6,7 +6,7 @@ from wire.routing import Routes
 from wire.values import q_moment
 
 from .task_filters import TASK_FILTERS, sort_tasks
-from .task_views import detail, list_item
+from .task_views import detail, list_json
 
 ROUTES = Routes()
 
@@ -28,7 +28,7 @@ def _selected(tenant, call):
 def list_tasks(tenant, call):
     tasks = _selected(tenant, call)
     sort_tasks(call, tenant, tasks)
-    return page(call, tasks, lambda task: (task["id"], list_item(tenant, task)))
+    return page(call, tasks, lambda task: (task["id"], list_json(tenant, task)))
 
 
 @ROUTES("HEAD", "/WORK/Tasks")

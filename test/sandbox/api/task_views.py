@@ -1,6 +1,8 @@
 """A task as lists show it and as `GET /WORK/Tasks/{id}` shows it. Empty fields are absent, not null."""
 from datetime import datetime, timedelta
 
+from wire.messages import json_bytes
+
 # Where the reference stands in the answer: field of the task -> name, collection, further fields shown.
 _REFERENCES = (
     ("taskTypeID", "taskType", "task_types", ()),
@@ -109,6 +111,17 @@ def list_item(tenant, task):
         item["taskActuality"] = tenant.named("task_actualities", actuality)
     item["timesheet"] = _timesheet(tenant, task)
     return item
+
+
+def list_json(tenant, task):
+    """The item as JSON. Making 10,000 of them takes half a second, so they are kept, unless a deadline to come will
+    change them."""
+    text = tenant.tasks.rendered.get(task["id"])
+    if text is None:
+        text = json_bytes(list_item(tenant, task))
+        if task.get("deadline", "") < tenant.now() or "completed" in task or "closed" in task:
+            tenant.tasks.rendered[task["id"]] = text
+    return text
 
 
 def attribute_values(tenant, task):

@@ -48,18 +48,23 @@ def create_task(tenant, call):
     fields = present(read_fields(request, _CREATED_WITH, _REQUIRED))
     stamps.refuse_repeat(tenant, _STAMP_KIND, stamp)
     _check(tenant, fields)
-    now = tenant.now()
-    if "number" not in fields:
-        fields["number"] = tenant.tasks.number(fields["taskTypeID"], now)
-    fields.setdefault("requestedByUserID", SERVICE_USER)
-    task = tenant.tasks.add({**fields, "created": now, "lastModified": now, "branchID": 1, "taskStageID": START_STAGE,
-                             "taskStatusID": STATUS_OF_STAGE[START_STAGE], "request": request,
-                             "stages": [{"taskStageID": START_STAGE, "completed": now, "sortOrder": 1}]})
+    task = new_task(tenant, fields, request=request)
     if stamp:
         task["stamp"] = stamp
     stamps.use(tenant, _STAMP_KIND, stamp, task["id"])
     call.created.append(task["id"])
     return json_answer(201, {"id": task["id"], "number": task["number"], "concurrencyStamp": stamp or tenant.guid()})
+
+
+def new_task(tenant, fields, **more):
+    """A task at the start of its route -> its record"""
+    now = tenant.now()
+    if "number" not in fields:
+        fields["number"] = tenant.tasks.number(fields["taskTypeID"], now)
+    fields.setdefault("requestedByUserID", SERVICE_USER)
+    return tenant.tasks.add({**fields, "created": now, "lastModified": now, "branchID": 1, "taskStageID": START_STAGE,
+                             "taskStatusID": STATUS_OF_STAGE[START_STAGE], **more,
+                             "stages": [{"taskStageID": START_STAGE, "completed": now, "sortOrder": 1}]})
 
 
 def _check(tenant, fields):

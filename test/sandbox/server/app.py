@@ -14,6 +14,7 @@ from wire.messages import Answer, Call, Refusal, not_found
 from wire.routing import Router
 
 from .auth import Gate, Tokens
+from .fault_kinds import Scene
 from .faults import Faults
 from .history import History
 from .journal import Journal
@@ -66,11 +67,12 @@ class Sandbox:
             entry.body = await request.content.read()
             connection.request_read()
             call = Call(request.method, unquote(path), query, request.headers, entry.body)
+            call.page_limit = self.settings.page_limit
             answer = await self._answer(call, entry, connection)
         except (ConnectionError, web.RequestPayloadError):
             _log.debug("the client went away before its request was whole")
         finally:
-            self.journal.close(entry, None if connection.lost.done() else answer.status)
+            self.journal.close(entry, None if connection.lost.done() else answer.status, answer.size(request.method))
             self._history.answered(entry)
         return answer
 
@@ -78,17 +80,18 @@ class Sandbox:
         token = self.tokens.find(call.headers)
         if token is not None:
             entry.token = token.number
-        fault = self.faults.pick(call.method, call.path)
+        fault = self.faults.pick(call)
+        scene = Scene(connection, token, call, self.tenant)
         if fault is not None:
             entry.fault = fault.label or fault.name
         self._history.came(entry)
         if fault is not None and fault.kind.before:
-            answer = await fault.kind.before(fault, connection, token)
+            answer = await fault.kind.before(fault, scene)
             if answer is not None:
                 return answer
         answer = self._work(call, token, entry, f"0HS{connection.number:08X}:{entry.number:08X}")
         if fault is not None and fault.kind.after:
-            answer = await fault.kind.after(fault, connection, answer)
+            answer = await fault.kind.after(fault, scene, answer)
         return answer
 
     def _work(self, call, token, entry, trace):
@@ -111,19 +114,40 @@ class Sandbox:
         return answer
 
 
-async def send(answer, request, connection):
-    """-> the response for aiohttp to finish."""
-    if answer.cut is not None and request.method != "HEAD":
-        return await _send_cut(answer, request, connection)
-    return web.Response(status=answer.status or 500, body=answer.body, headers=answer.headers)
+    async def send(self, answer, request, connection):
+        """-> the response for aiohttp to finish."""
+        if request.method != "HEAD":
+            if answer.cut is not None:
+                return await _send_cut(answer, request, connection)
+            if answer.pause is not None:
+                with self.journal.still_in_flight():
+                    return await _send_slowly(answer, request, connection)
+        return web.Response(status=answer.status or 500, body=answer.body, headers=answer.headers)
+
+
+async def _begin(answer, request):
+    response = web.StreamResponse(status=answer.status, headers=answer.headers)
+    response.content_length = len(answer.body)
+    await response.prepare(request)
+    return response
 
 
 async def _send_cut(answer, request, connection):
     """Status line and headers whole, the body not."""
-    response = web.StreamResponse(status=answer.status, headers=answer.headers)
-    response.content_length = len(answer.body)
-    await response.prepare(request)
+    response = await _begin(answer, request)
     await response.write(answer.body[:answer.cut])
     connection.transport.close()        # sends what is buffered first
     await connection.lost
+    return response
+
+
+async def _send_slowly(answer, request, connection):
+    """The body in pieces, with a pause after each but the last."""
+    response = await _begin(answer, request)
+    for start in range(0, len(answer.body), answer.piece):
+        if start:
+            await connection.wait(answer.pause)
+        if connection.lost.done():
+            break
+        await response.write(answer.body[start:start + answer.piece])
     return response

@@ -5,14 +5,14 @@ The file is a log of lines, each an array in JSON, which are only ever added:
     ["grew", {"seed", "tasks", "assets"}]               first: what the data grow from
     ["came", {entry}]                                   a request is here, whole
     ["did", number, write, moment, [ids it created]]    its endpoint has done its work
-    ["answered", number, moment, status]                its answer is sent, or it was dropped
+    ["answered", number, moment, status, bytes]         its answer is sent, or it was dropped
     ["cleared"]                                         the journal was emptied
 
 A line is with the kernel before the next step is taken. So what anybody was ever answered for is there after kill -9,
 but not after a crash of the machine: nothing is synced. A last line that is cut off spoke of a step that was not taken.
 
 At the start the requests that did something are done again, in their order and at their moments, by the endpoints
-themselves. Sign-ins, faults and settings are forgotten.
+themselves. Sign-ins, faults, what faults changed, and settings are forgotten.
 """
 import json
 import os
@@ -61,7 +61,7 @@ class History:
         self._add("did", entry.number, entry.write, moment, entry.created or [])
 
     def answered(self, entry):
-        self._add("answered", entry.number, entry.finished, entry.status)
+        self._add("answered", entry.number, entry.finished, entry.status, entry.bytes)
 
     def cleared(self):
         self._add("cleared")
@@ -83,10 +83,10 @@ class History:
             elif what == "did":
                 _do_again(tenant, router, journal.find(line[0]), *line[1:])
             elif what == "answered":
-                number, moment, status = line
+                number, moment, status, size = line
                 entry = journal.find(number)
                 if entry is not None:
-                    entry.finished, entry.status = moment, status
+                    entry.finished, entry.status, entry.bytes = moment, status, size
             else:
                 journal.clear()
         journal.drop_open(time.time())

@@ -5,6 +5,7 @@ the access token) is kept once.
 """
 import base64
 import time
+from contextlib import contextmanager
 from sys import intern
 
 _SIGN_IN = "/authz/accesstokens"
@@ -12,7 +13,7 @@ _SIGN_IN = "/authz/accesstokens"
 
 class Entry:
     __slots__ = ("number", "time", "finished", "method", "path", "query", "headers", "body", "connection", "status",
-                 "fault", "created", "token", "write")
+                 "fault", "created", "token", "write", "bytes", "in_flight")
 
     def __init__(self, number, arrived, method, path, query, headers, connection):
         self.number = number
@@ -25,6 +26,8 @@ class Entry:
         self.body = b""
         self.connection = connection
         self.status = None
+        self.bytes = None       # of the body of the answer
+        self.in_flight = 1      # how many requests were being answered when this one came, itself among them
         self.fault = None
         self.created = None
         self.token = None
@@ -34,7 +37,8 @@ class Entry:
         """What is known of it before it is worked on, to be made again from by Journal.restore."""
         return {"number": self.number, "arrived": self.time, "method": self.method, "path": self.path,
                 "query": self.query, "headers": self.headers, "connection": self.connection,
-                "body": self.body.decode("latin-1"), "fault": self.fault, "token": self.token}
+                "body": self.body.decode("latin-1"), "fault": self.fault, "token": self.token,
+                "in_flight": self.in_flight}
 
     def shown(self):
         view = {"n": self.number, "time": self.time, "finished": self.finished, "method": self.method,
@@ -44,8 +48,8 @@ class Entry:
                 view["body"] = self.body.decode("utf-8")
             except UnicodeDecodeError:
                 view["body_base64"] = base64.b64encode(self.body).decode("ascii")
-        view.update(connection=self.connection, status=self.status, fault=self.fault, token=self.token,
-                    write=self.write)
+        view.update(connection=self.connection, status=self.status, bytes=self.bytes, in_flight=self.in_flight, fault=self.fault,
+                    token=self.token, write=self.write)
         if self.created:
             view["effect"] = {"created": self.created}
         return view
@@ -79,21 +83,31 @@ class Journal:
         self._entries.append(entry)
         self.last_connection = max(self.last_connection, connection)
         self._in_flight += 1
+        entry.in_flight = self._in_flight
         self._max_in_flight = max(self._max_in_flight, self._in_flight)
         return entry
 
-    def close(self, entry, status):
-        """The request has been answered, or (status None) dropped."""
-        entry.status = status
+    def close(self, entry, status, size):
+        """The request has been answered with so many bytes, or (status None) dropped."""
+        entry.status, entry.bytes = status, size
         entry.finished = time.time()
         self._in_flight -= 1
+
+    @contextmanager
+    def still_in_flight(self):
+        """While an answer is sent slowly, which is after its request was closed."""
+        self._in_flight += 1
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
 
     def restore(self, kept):
         """Notes a request of an earlier life of the sandbox, from what Entry.kept() gave."""
         kept = dict(kept)
-        body, fault, token = (kept.pop(name) for name in ("body", "fault", "token"))
+        body, fault, token, in_flight = (kept.pop(name) for name in ("body", "fault", "token", "in_flight"))
         entry = Entry(**{**kept, "headers": _headers(kept["headers"])})
-        entry.body, entry.fault, entry.token = body.encode("latin-1"), fault, token
+        entry.body, entry.fault, entry.token, entry.in_flight = body.encode("latin-1"), fault, token, in_flight
         self._entries.append(entry)
         self._count = entry.number
         self.last_connection = max(self.last_connection, entry.connection)
@@ -121,10 +135,12 @@ class Journal:
 
     def summary(self):
         """Requests by method and path and by what was answered; those without an answer yet count as "pending"."""
-        by, sign_ins = {}, 0
+        by, sign_ins, size = {}, 0, 0
         for entry in self._entries:
             outcome = "pending" if entry.finished is None else "dropped" if entry.status is None else str(entry.status)
             outcomes = by.setdefault(f"{entry.method} {entry.path}", {})
             outcomes[outcome] = outcomes.get(outcome, 0) + 1
+            size += entry.bytes or 0
             sign_ins += entry.method == "POST" and entry.path.lower() == _SIGN_IN
-        return {"requests": len(self._entries), "by": by, "sign_ins": sign_ins, "max_in_flight": self._max_in_flight}
+        return {"requests": len(self._entries), "by": by, "sign_ins": sign_ins, "bytes": size,
+                "max_in_flight": self._max_in_flight}

@@ -24,7 +24,8 @@ def _secret(value):
     return value
 
 
-_CHECKS = {"token_life": _seconds, "token_grace": _seconds, "rate_limit": _count, "service_token": _secret}
+_CHECKS = {"token_life": _seconds, "token_grace": _seconds, "rate_limit": _count, "page_limit": _count,
+           "service_token": _secret}
 
 
 @dataclass
@@ -32,6 +33,7 @@ class Settings:
     token_life: float = 1800
     token_grace: float = 300
     rate_limit: int = 0             # requests a minute, 0: no limit
+    page_limit: int = 0             # records a page, 0: as many as are asked for
     service_token: str = SERVICE_TOKEN
 
     def update(self, changes):

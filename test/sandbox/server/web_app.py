@@ -5,7 +5,7 @@ from aiohttp import web
 
 from wire.messages import not_found
 
-from .app import API, CONTROL, send
+from .app import API, CONTROL
 from .connection import connection_factory, current_connection
 from .control import answer_control
 
@@ -38,7 +38,7 @@ async def listen(sandbox, host, port, tls=None, access_log=None):
             answer = not_found("Address", path).answer("outside")
         else:
             answer = await sandbox.serve(request, connection, below)
-        return await send(answer, request, connection)
+        return await sandbox.send(answer, request, connection)
 
     app = web.Application(client_max_size=_LARGEST_BODY)
     app.on_response_prepare.append(_no_type_of_nothing)

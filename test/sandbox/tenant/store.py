@@ -36,6 +36,7 @@ class Tasks:
         self._next_id = first_id
         self._indexes = {field: {} for field in self.INDEXED}
         self._counters = {}
+        self.rendered = {}      # id -> JSON of its item of lists, for as long as nothing that it shows has changed
 
     def __len__(self):
         return len(self._records)
@@ -65,10 +66,12 @@ class Tasks:
         self._records[record["id"]] = record
         for field in self.INDEXED:
             self._index(field, record)
+        self._forget_rendered(record)
         return record
 
     def put(self, record, changes):
         """Changes fields of a task; None makes a field empty, that is, absent."""
+        self._forget_rendered(record)
         for field, value in changes.items():
             if field in self.INDEXED and field in record:
                 self._indexes[field][record[field]].discard(record["id"])
@@ -78,6 +81,12 @@ class Tasks:
                 record[field] = value
                 if field in self.INDEXED:
                     self._index(field, record)
+        self._forget_rendered(record)
+
+    def _forget_rendered(self, record):
+        """The item of the task, of its parent (which counts its children) and of its children (which show its number)."""
+        for task_id in (record["id"], record.get("parentID"), *self.children(record["id"])):
+            self.rendered.pop(task_id, None)
 
     def _index(self, field, record):
         if field in record:
@@ -107,11 +116,16 @@ class Tenant:
         self.messages = Collection()
         self.attachments = Collection()
         self.completed_works = Collection()
+        self.made_up = {}       # the records of the lists that api/generated.py serves, by address
         grow_tasks(self, tasks)
 
     def now(self):
         """The server's clock, in whole seconds as the API's own moments are."""
         return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(self.moment))
+
+    def chance(self, where):
+        """A number of [0, 1) that belongs to that place."""
+        return random.Random(f"{self.seed}:{where}").random()
 
     def guid(self):
         return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
@@ -123,6 +137,7 @@ class Tenant:
     def written(self):
         """Notes that something was written -> the mark of the write, for X-Last-Lsn."""
         self.writes += 1
+        self.tasks.rendered.clear()         # whatever it was, a task may show it
         return f"0/{0x1A2B3C0 + 0x38 * self.writes:X}"
 
     def named(self, collection, key, *more):

@@ -90,7 +90,9 @@ class Journal(SandboxTest):
         self.client.get("/ADM/Roles")
         self.assertRaises(OSError, self.client.get, "/ADM/Roles")
         self.client.post("/WORK/Tasks", {})
-        self.assertEqual(self.control.get("/journal/summary"), {
+        summary = self.control.get("/journal/summary")
+        self.assertEqual(summary.pop("bytes"), sum(entry["bytes"] for entry in self.control.journal()))
+        self.assertEqual(summary, {
             "requests": 4, "sign_ins": 1, "max_in_flight": 1,
             "by": {"POST /AUTHZ/AccessTokens": {"201": 1}, "GET /ADM/Roles": {"200": 1, "dropped": 1},
                    "POST /WORK/Tasks": {"400": 1}}})
@@ -152,7 +154,8 @@ class Control(SandboxTest):
 
     def test_settings_can_be_changed_and_are_shown(self):
         before = self.control.get("/config")
-        self.assertEqual(set(before), {"token_life", "token_grace", "rate_limit", "service_token"})
+        self.assertEqual(set(before), {"token_life", "token_grace", "rate_limit", "page_limit",
+                                       "service_token"})
         self.assertEqual(self.control.post("/config", {"token_life": 5, "service_token": "other"}),
                          {**before, "token_life": 5, "service_token": "other"})
         self.client.service_token = "other"

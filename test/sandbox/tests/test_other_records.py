@@ -59,6 +59,14 @@ class Dictionaries(SandboxTest):
         self.assertTrue(users)
         for key, user in users.items():
             self.assertEqual((user["isTechnician"], user["userID"]), (True, int(key)))
+        self.assertFalse(self.client.get("/ADM/Users", {"isTeam": "true"}).json())
+        self.assertEqual({user["middleName"] for user in self.client.get("/ADM/Users", {"middleName": "Петрович"}).json().values()},
+                         {"Петрович"})
+
+    def test_warehouses_and_materials(self):
+        self.assertEqual(set(self.client.get("/WH/Warehouses", {"isDefault": "true"}).json()), {"1"})
+        self.assertEqual([material["id"] for material in self.client.get("/WH/Materials", {"materialID": [3, 1]}).json()], [1, 3])
+        self.assertFalse(self.client.get("/WH/Materials", {"warehouseID": 1}).json())
 
 
 class Companies(SandboxTest):

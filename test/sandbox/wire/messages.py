@@ -15,15 +15,22 @@ import json
 class Answer:
     """What is sent back. `status` None: nothing is, the connection was cut or will never be answered."""
 
-    __slots__ = ("status", "body", "headers", "cut")
+    __slots__ = ("status", "body", "headers", "cut", "piece", "pause")
 
     def __init__(self, status, body=b"", headers=None, content_type=None):
         self.status = status
         self.body = body
         self.headers = headers if headers is not None else {}
         self.cut = None     # send only so many bytes of the body, then close (a fault)
+        self.piece = self.pause = None      # send so many bytes at a time, with so many seconds in between (a fault)
         if content_type:
             self.headers["Content-Type"] = content_type
+
+    def size(self, method):
+        """How many bytes of body are sent."""
+        if self.status is None or method == "HEAD":
+            return 0
+        return len(self.body) if self.cut is None else self.cut
 
 
 class Refusal(Exception):
@@ -81,12 +88,12 @@ def broken_rule(code, message, **arguments):
 class Call:
     """One request as the endpoints see it.
 
-    `path` is decoded and stands without /fsm; `ids` are the numbers in it, in order; `query` is a list of pairs;
-    `headers` is case-insensitive. Endpoints add the ids of the tasks they make to `created`: the journal shows it as
-    the effect of the request.
+    `path` is decoded and stands without /fsm; `ids` are the variable parts in it, in order; `query` is a list of pairs;
+    `headers` is case-insensitive; `page_limit` is how many records a page may hold, 0: as many as are asked for.
+    Endpoints add the ids of the tasks they make to `created`: the journal shows it as the effect of the request.
     """
 
-    __slots__ = ("method", "path", "ids", "query", "headers", "body", "created")
+    __slots__ = ("method", "path", "ids", "query", "headers", "body", "created", "page_limit")
 
     def __init__(self, method, path, query, headers, body=b""):
         self.method = method
@@ -96,6 +103,7 @@ class Call:
         self.headers = headers
         self.body = body
         self.created = []
+        self.page_limit = 0
 
     def values(self, name):
         """All values of one query parameter. Names are exact: HubEx ignores what it does not know."""
@@ -133,10 +141,13 @@ def json_bytes(value):
         return json.dumps(value).encode("ascii")
 
 
+def json_text(status, text, headers=None):
+    """An answer of what is JSON already."""
+    return Answer(status, text, dict(headers) if headers else None, "application/json; charset=utf-8")
+
+
 def json_answer(status, value, headers=None):
-    answer = Answer(status, json_bytes(value), dict(headers) if headers else None)
-    answer.headers["Content-Type"] = "application/json; charset=utf-8"
-    return answer
+    return json_text(status, json_bytes(value), headers)
 
 
 def accepted():

@@ -11,12 +11,13 @@ Where the contract is open:
 * a page that holds nothing (an empty list, or FROM past the end) is 206 with an empty list and `items=0-0/TOTAL`, the
   form HEAD uses for a count;
 * a Range header that is no range of items is ignored, as RFC 9110 has it; with both forms the header wins;
-* `fetch` left out is 10,000, `offset` left out 0, a negative value is 409 InvalidData.
+* `fetch` left out is 10,000, `offset` left out 0, a negative value is 409 InvalidData;
+* there may be a limit to the records of a page (the setting page_limit): more are not given, whatever was asked.
 """
 import re
 
 from .filters import parameter
-from .messages import Answer, invalid_data, json_answer
+from .messages import Answer, invalid_data, json_bytes, json_text
 from .values import q_int
 
 UNPAGED_LIMIT = 10_000
@@ -40,20 +41,37 @@ def _asked(call):
     return start, start + (UNPAGED_LIMIT if fetch is None else fetch)
 
 
+def _json(value):
+    return value if isinstance(value, bytes) else json_bytes(value)
+
+
+def whole(shown, as_array=False):
+    """Answers what is shown, all of it: the pairs (key, value) of the object, or the values of the array.
+
+    A value that is bytes is JSON already.
+    """
+    if as_array:
+        return json_text(200, b"[%s]" % b",".join(_json(value) for value in shown))
+    return json_text(200, b"{%s}" % b",".join(b"%s:%s" % (json_bytes(str(key)), _json(value)) for key, value in shown))
+
+
 def page(call, records, render, as_array=False):
     """Answers one page of `records`, any sequence that can be sliced.
 
-    `render(record)` gives the pair (key, value) of the object, or the value alone for an array.
+    `render(record)` gives the pair (key, value) of the object, or the value alone for an array; see whole().
     """
     total = len(records)
     asked = _asked(call)
     start, stop = asked or (0, UNPAGED_LIMIT)
+    if asked and call.page_limit:
+        stop = min(stop, start + call.page_limit)
     shown = [render(record) for record in records[start:stop]]
-    value = shown if as_array else {str(key): item for key, item in shown}
-    if asked is None:
-        return json_answer(200, value)
-    edges = f"{start + 1}-{start + len(shown)}" if shown else "0-0"
-    return json_answer(206, value, {"Content-Range": f"items={edges}/{total}"})
+    answer = whole(shown, as_array)
+    if asked:
+        edges = f"{start + 1}-{start + len(shown)}" if shown else "0-0"
+        answer.status = 206
+        answer.headers["Content-Range"] = f"items={edges}/{total}"
+    return answer
 
 
 def count(total):

@@ -1,8 +1,8 @@
-"""Routes: paths are case-insensitive, and every variable part of a path is a number.
+"""Routes: paths are case-insensitive, and a variable part of a path is a number, `{id}`, or any text, `{key:text}`.
 
-A segment of digits therefore never competes with a literal one (`Tasks/5129` and `Tasks/restore`), and finding a
-route is one dictionary look-up a segment. A path or method that is not declared is 404, whatever else the path can do:
-so `HEAD` is 404 on the lists that do not declare it, as on COMMON/Contacts.
+A literal segment goes before a number, a number before a text (`Tasks/restore`, `Tasks/5129`,
+`TaskTemplates/lift-monthly`), and finding a route is two or three dictionary look-ups a segment. A path or method that is not declared is 404, whatever else the path can do: so
+`HEAD` is 404 on the lists that do not declare it, as on COMMON/Contacts.
 """
 from typing import Callable, NamedTuple
 
@@ -31,7 +31,21 @@ class Routes:
         return iter(self._entries)
 
 
-_NUMBER = "{}"      # the key under which a node keeps the branch for a number; no literal segment holds a brace
+_NUMBER, _TEXT = "{}", "{:text}"    # the branches of a node for variable parts; no literal segment holds a brace
+
+
+def _branch(segment):
+    if not segment.startswith("{"):
+        return segment.lower()
+    return _TEXT if segment.endswith(":text}") else _NUMBER
+
+
+def _branches(segment):
+    """The branches a segment of a request may take, and what it is the value of there."""
+    yield segment.lower(), ()
+    if segment.isascii() and segment.isdigit():
+        yield _NUMBER, (int(segment[:20]),)     # longer than any id; int() of a novel would take its time
+    yield _TEXT, (segment,)
 
 
 class Router:
@@ -41,18 +55,19 @@ class Router:
             for method, path, route in table:
                 node = self._root
                 for segment in path.strip("/").split("/"):
-                    key = _NUMBER if segment.startswith("{") else segment.lower()
-                    node = node.setdefault(key, {})
+                    node = node.setdefault(_branch(segment), {})
                 node[method] = route        # methods are upper case, segments lower: they share the node
 
     def find(self, method, path):
-        """-> (Route or None, the numbers of the path)"""
-        node, ids = self._root, []
-        for segment in path.strip("/").lower().split("/"):
-            if segment.isascii() and segment.isdigit():
-                ids.append(int(segment[:20]))       # longer than any id; int() of a novel would take its time
-                segment = _NUMBER
-            node = node.get(segment)
-            if node is None:
-                return None, ()
-        return node.get(method), tuple(ids)
+        """-> (Route or None, the numbers and texts of the path)"""
+        return self._find(self._root, path.strip("/").split("/"), method) or (None, ())
+
+    def _find(self, node, segments, method):
+        if not segments:
+            return (node[method], ()) if method in node else None
+        for branch, value in _branches(segments[0]):
+            found = branch in node and self._find(node[branch], segments[1:], method)
+            if found:
+                route, values = found
+                return route, value + values
+        return None
