@@ -109,12 +109,12 @@ sub catalog
 		SELECT 'mapping', srvname, usename, umoptions FROM pg_user_mappings ORDER BY 2, 3;
 		SELECT 'connector', name, md5(manifest::text), builtin FROM hubex.connector ORDER BY 2;
 		SELECT 'policy', polname, polroles::regrole[], pg_get_expr(polqual, polrelid), polcmd FROM pg_policy ORDER BY 2;
-		SELECT 'relation', oid::regclass, relkind, relrowsecurity, relacl FROM pg_class
+		SELECT 'relation', oid::regclass::text, relkind, relrowsecurity, relacl FROM pg_class
 			WHERE relnamespace IN ('hubex'::regnamespace, 'public'::regnamespace, 'fsm'::regnamespace) ORDER BY 2;
-		SELECT 'function', oid::regprocedure, proacl FROM pg_proc
+		SELECT 'function', oid::regprocedure::text, proacl FROM pg_proc
 			WHERE pronamespace IN ('hubex'::regnamespace, 'public'::regnamespace) ORDER BY 2;
 		SELECT 'trigger', tgname, pg_get_triggerdef(oid) FROM pg_trigger ORDER BY 2;
-		SELECT 'foreign table', ftrelid::regclass, ftoptions FROM pg_foreign_table ORDER BY 2;
+		SELECT 'foreign table', ftrelid::regclass::text, ftoptions FROM pg_foreign_table ORDER BY 2;
 		SELECT 'row', * FROM orders WHERE id = 1;
 		SELECT 'request', o.* FROM hubex.outbox o WHERE id < 4 ORDER BY id;
 		SELECT 'state', * FROM hubex.server_state;

@@ -102,7 +102,7 @@ my $plans = join "\n", map { $client->query("EXPLAIN $_") }
   q{(ANALYZE, VERBOSE) SELECT * FROM hubex_request('GET', '/WORK/Tasks', server => 'fsm')},
   q{(ANALYZE, VERBOSE) SELECT hubex_create_task(1, 'x', server => 'fsm')},
   q{(ANALYZE, VERBOSE, FORMAT JSON) SELECT * FROM fsm.tasks};
-like($plans, qr/Remote Resource: tasks/, 'plans are shown');
+like($plans, qr{Remote Request: GET /WORK/Tasks}, 'plans are shown');
 try_it(q{SELECT * FROM hubex_check('fsm')});
 enqueue('POST', '/WORK/Tasks', body => '{"taskTypeID": 1, "notes": "fine"}');
 

@@ -68,7 +68,7 @@ is($client{fresh}->query(q(SELECT count(umoptions) FROM pg_user_mappings)), 0, '
 # hubex_grant
 #
 my %level = (
-	read => [ qw(hubex_tasks hubex_get hubex_check hubex_version hubex.worker_state hubex.workers hubex.server_stats hubex.held
+	read => [ qw(hubex_tasks hubex_list hubex_get hubex_check hubex_version hubex.worker_state hubex.workers hubex.server_stats hubex.held
 		hubex.binding hubex.probe hubex.only_server) ],
 	enqueue => [ qw(hubex_create hubex_update hubex_delete hubex_enqueue hubex_create_task hubex_update_task hubex_delete_task
 		hubex_move_task hubex_assign_task hubex_complete_task hubex_comment_task hubex_attach_file hubex_set_task_attributes

@@ -1,6 +1,6 @@
 # What the README says is so. Its cookbook is run as it stands, statement by statement, and the sandbox says what came
 # of it; what its tables name is known to the server, and what the server offers is named in both languages. The
-# Russian README shows the same code, and no link leads nowhere.
+# Russian README shows the same code, and no link leads nowhere. docs/foreign-tables.md is held to the same.
 #
 # The texts are read from the files, and stay bytes here. Only what the reader has to fill in is replaced.
 
@@ -87,10 +87,17 @@ is($waited, 'delivered', 'hubex_wait gives the state');
 is($retried, 0, 'there is no dead letter to retry');
 is(tasks_of('ORDER-17')->[0]{taskStageID}, 2, 'the task was moved');
 
-is_deeply(
-	[ sort split /\n/, (run_step(5))[0] ],
-	[ "19|Пекарня №5|$full->{number}|Новая", "20|Café Łódź|$sparse->{number}|Новая" ],
+my (undef, undef, $joined, $counted) = run_step(5);
+is_deeply([ sort split /\n/, $joined ], [ sort "$full->{number}|Пекарня №5", "$sparse->{number}|Café Łódź" ],
 	'tasks join with the ERP');
+my ($count) = $steps[5] =~ /(SELECT count.*?);/;
+is($counted, $node->safe_psql('postgres', "SET hubex.pushdown = off; $count"), 'HubEx counts what PostgreSQL would');
+like($node->safe_psql('postgres', "EXPLAIN $count"), qr/Remote Request: HEAD /, 'and reads nothing for it');
+eventually { encode_utf8(tasks_of('ORDER-17')->[0]{notes}) eq 'Перезвонить до выезда' } 'an UPDATE of a foreign table changes the task';
+
+my ($explain) = grep { /\A=# EXPLAIN/ } map { $_->{code} } @{ $english->{blocks} };
+my ($explained, $plan) = $explain =~ /\A=# (.*?;)\n(.*)\z/s;
+is_deeply(plan_lines($node->safe_psql('postgres', $explained)), plan_lines($plan), 'EXPLAIN shows what the README shows');
 
 $node->safe_psql('postgres', q{UPDATE orders SET phone = NULL, problem = 'печь' WHERE id = 19; DELETE FROM orders WHERE id = 20});
 all_delivered('UPDATE and DELETE are delivered');
@@ -107,7 +114,7 @@ ok(!tasks_of('ORDER-20')->[0]{deleted}, 'and has done its work');
 
 my ($checks, $figures) = run_step(7);
 is_deeply([ map { (split /\|/)[1] } split /\n/, $checks ], [ ('t') x 5 ], 'hubex_check: all is well');
-like($figures, qr/^fsm\|closed\|8\|0\|[\d.]+\|\d+$/, 'hubex_stat_server has the figures');
+like($figures, qr/^fsm\|closed\|9\|0\|[\d.]+\|\d+$/, 'hubex_stat_server has the figures');
 
 fails("SET ROLE clerk; SELECT hubex_create_task(1)", qr/permission denied/, 'before the last step others may not');
 run_step(8);
@@ -130,7 +137,21 @@ is(
 	$node->safe_psql('postgres', 'SELECT count(*) FROM remote.tasks'),
 	scalar(grep { !defined $_->{deleted} } @{ $sandbox->tasks }),
 	'a foreign table has the tasks that are not deleted');
+my ($without_raw) = spans_like(qr/^OPTIONS \(raw /);
+succeeds("CREATE SCHEMA small; @{[ $import =~ s/remote$/small/r ]} $without_raw", $without_raw);
+is($node->safe_psql('postgres', q{SELECT count(*) FILTER (WHERE table_schema = 'remote') > 0, count(*) FILTER (WHERE table_schema = 'small')
+	FROM information_schema.columns WHERE column_name = 'raw'}), 't|0', 'without it the column raw is there');
+my ($parent) = spans_like(qr/^task_id = \d+$/);
+fails('SELECT FROM remote.tasks_conversations', qr/\Q$parent\E/, 'a list of one parent must be told which one');
+succeeds('SELECT FROM remote.tasks_conversations WHERE task_id = ' . tasks_of('ORDER-17')->[0]{id}, $parent);
+my ($search) = spans_like(qr/^search_text$/);
+is($node->safe_psql('postgres', "SELECT $search, erp_id FROM remote.tasks WHERE $search = 'ORDER-17'"), 'ORDER-17|ORDER-17', 'HubEx searches');
+my %lists = (tables => [ split /\|/, $node->safe_psql('postgres', q{SELECT count(*) FILTER (WHERE NOT r ? 'parent'), count(*) FILTER (WHERE r ? 'parent')
+	FROM hubex.connector, jsonb_each(manifest -> 'resources') AS described (name, r) WHERE connector.name = 'hubex'}) ]);
+like($readme{$_}{text}, qr/\b$lists{tables}[0] (?:lists|списк)\D*\b$lists{tables}[1]\b/, "$_: how many lists there are") for sort keys %readme;
 fails(q(SELECT * FROM hubex_tasks('{"colour": 1}')), qr/colour/, 'a filter that does not exist is an error');
+is($node->safe_psql('postgres', q(SELECT count(*) FROM hubex_list('tasks'))), $node->safe_psql('postgres', 'SELECT count(*) FROM remote.tasks'),
+	'hubex_list has the same records');
 
 # A dead letter: retried, which does not help it here, and cancelled.
 my $dead = $node->safe_psql('postgres', q(SELECT hubex_create_task(999, 'no such type')));
@@ -278,20 +299,29 @@ is(
 named_in_both("$_, an option of a server", $_) for @known;
 named_in_both("$_, an option of a user mapping", $_)
   for options_of(q(CREATE USER MAPPING FOR visitor SERVER fsm OPTIONS (no_such '')));
-named_in_both("$_, an option of a foreign table", $_)
-  for options_of(q(CREATE FOREIGN TABLE x () SERVER fsm OPTIONS (no_such '')));
+my @of_tables = map { first_cell_spans($_) } table_after('table option');
+is_deeply([ sort @of_tables ], [ sort(options_of(q(CREATE FOREIGN TABLE x () SERVER fsm OPTIONS (no_such '')))) ],
+	'the table names every option of a foreign table');
+my ($always) = map { /`(\{.*?\})`/ } grep { /^\| `filter` \| none/ } table_after('table option');
+%value = (resource => 'tasks', filter => $always, include_deleted => 'true', on_error => 'null', page_size => 100);
+succeeds('CREATE FOREIGN TABLE remote.full_of_options (id bigint, task_type_id bigint) SERVER fsm OPTIONS ('
+	  . join(', ', map { "$_ '$value{$_}'" } @of_tables) . ')', 'they are accepted');
+succeeds('SELECT id FROM remote.full_of_options', 'and read by');
 
 my ($path) = spans_like(qr/^company\.id$/);
+my ($column_filter) = map { /`(\w+)` *\|$/ } grep { /^\| `filter` \| the column/ } table_after('column option');
 succeeds(
-	"CREATE FOREIGN TABLE remote.own (id bigint, customer bigint OPTIONS (path '$path'))
+	"CREATE FOREIGN TABLE remote.own (id bigint, customer bigint OPTIONS (path '$path'),
+	 asked bigint OPTIONS (filter '$column_filter'), tenant text OPTIONS (constant 'one'))
 	 SERVER fsm OPTIONS (resource 'tasks')",
-	"a column with the path $path");
+	"columns with path, filter and constant");
+is($node->safe_psql('postgres', 'SELECT DISTINCT tenant, asked FROM remote.own'), 'one|', 'a constant and a filter');
 is(
 	$node->safe_psql('postgres', 'SELECT count(*) FROM remote.own JOIN remote.tasks USING (id) WHERE customer = company_id'),
 	$node->safe_psql('postgres', 'SELECT count(company_id) FROM remote.tasks'),
 	'has what stands there');
-named_in_both("$_, an option of a column", $_)
-  for options_of(q(ALTER FOREIGN TABLE remote.own ALTER id OPTIONS (no_such '')));
+is_deeply([ sort map { first_cell_spans($_) } table_after('column option') ],
+	[ sort(options_of(q(ALTER FOREIGN TABLE remote.own ALTER id OPTIONS (no_such '')))) ], 'the table names every option of a column');
 
 my @settings = split /\n/, $node->safe_psql('postgres', q(SELECT name FROM pg_settings WHERE name LIKE 'hubex.%'));
 named_in_both("the setting $_", $_) for @settings;
@@ -316,38 +346,75 @@ for my $goal (sort { $a cmp $b } keys %{ { map { ($_ // '') => 1 } @goals } })
 }
 
 #
+# The statements of docs/foreign-tables.md, in a database of their own
+#
+my @tables = map { "docs/foreign-tables$_.md" } '', '.ru';
+$readme{$_} = read_readme($_) for @tables;
+my $tenants = join ' ', map { sprintf q{CREATE SERVER %1$s FOREIGN DATA WRAPPER hubex_fdw OPTIONS (connector 'hubex', url '%2$s', rate_limit 'none');
+	CREATE USER MAPPING FOR PUBLIC SERVER %1$s OPTIONS (service_token '%3$s');}, $_, $sandbox->url, $sandbox->service_token } qw(fsm north south);
+$node->safe_psql('postgres', 'CREATE DATABASE tables');
+$node->safe_psql('tables', "CREATE EXTENSION hubex; $tenants
+	CREATE SCHEMA erp; CREATE TABLE erp.orders (erp_id text, customer text); CREATE SCHEMA everything");
+my $csv = $node->basedir . '/tasks.csv';
+append_to_file($csv, "1,Из файла,CSV-1\n");
+my $talked = tasks_of('ORDER-17')->[0]{id};
+for my $block (map { $_->{code} } grep { $_->{language} eq 'sql' } @{ $readme{ $tables[0] }{blocks} })
+{
+	for my $statement (grep { /\S/ } split /;\s*\n/, without_comments($block))
+	{
+		$statement =~ s{/tmp/tasks\.csv}{$csv};
+		$statement =~ s{\btask_id = \d+}{task_id = $talked};
+		my ($status, undef, $errors) = $node->psql('tables', $statement);
+		ok($status == 0, "$tables[0]: " . ($statement =~ /\A\s*([^\n]*)/)[0]) or diag "$statement\n$errors";
+	}
+}
+is($node->safe_psql('tables', q{SELECT count(*) FROM pg_foreign_table t JOIN pg_class c ON c.oid = t.ftrelid
+	WHERE relnamespace = 'everything'::regnamespace}), $lists{tables}[0] + $lists{tables}[1], 'all tables there are');
+like($readme{$_}{text}, qr/\b@{[ $lists{tables}[0] + $lists{tables}[1] ]} (?:tables|таблиц)/, "$_: how many tables there are") for @tables;
+
+#
 # The two languages
 #
-my ($one, $other) = map { $readme{$_} } qw(README.md README.ru.md);
-is_deeply(
-	[ map { [ $_->{language}, without_comments($_->{code}) ] } @{ $other->{blocks} } ],
-	[ map { [ $_->{language}, without_comments($_->{code}) ] } @{ $one->{blocks} } ],
-	'the Russian README has the same blocks of code');
-is_deeply($other->{outline}, $one->{outline}, 'and the same outline');
-for my $n (0 .. $#{ $one->{sections} })
-{
-	is_deeply(
-		[ spans_of($other->{sections}[$n] // '') ],
-		[ spans_of($one->{sections}[$n]) ],
-		'and the same code in: ' . ($one->{sections}[$n] =~ /\A#+ (.*)/ ? $1 : 'the text before'));
-}
-is_deeply(
-	[ map { first_cell($_) } grep { /^\| `/ } split /\n/, $other->{text} ],
-	[ map { first_cell($_) } grep { /^\| `/ } split /\n/, $one->{text} ],
-	'and the same rows of tables');
-
-for my $file (sort keys %readme)
-{
-	my @links = @{ $readme{$file}{links} };
-	is_deeply([ grep { !resolves($file, $_) } @links ], [], "$file: links lead somewhere") if @links;
-	my ($translation) = grep { $_ ne $file } keys %readme;
-	ok((grep { $_ eq $translation } @links), "$file leads to $translation");
-}
-is_deeply(
-	[ sort map { s/README\.md/README.ru.md/r } grep { !/^#/ } @{ $other->{links} } ],
-	[ sort grep { !/^#/ } @{ $one->{links} } ],
-	'and the same links');
+same_in_both(qw(README.md README.ru.md));
+same_in_both(@tables);
 done_testing;
+
+sub same_in_both
+{
+	my @files = @_;
+	my ($one, $other) = map { $readme{$_} } @files;
+	is_deeply(
+		[ map { [ $_->{language}, without_comments($_->{code}) ] } @{ $other->{blocks} } ],
+		[ map { [ $_->{language}, without_comments($_->{code}) ] } @{ $one->{blocks} } ],
+		"$files[1] has the same blocks of code");
+	is_deeply($other->{outline}, $one->{outline}, 'and the same outline');
+	for my $n (0 .. $#{ $one->{sections} })
+	{
+		is_deeply(
+			[ spans_of($other->{sections}[$n] // '') ],
+			[ spans_of($one->{sections}[$n]) ],
+			'and the same code in: ' . ($one->{sections}[$n] =~ /\A#+ (.*)/ ? $1 : 'the text before'));
+	}
+	is_deeply(
+		[ map { join ' ', first_cell_spans($_) } grep { /^\| `/ } split /\n/, $other->{text} ],
+		[ map { join ' ', first_cell_spans($_) } grep { /^\| `/ } split /\n/, $one->{text} ],
+		'and the same rows of tables');
+
+	for my $file (@files)
+	{
+		my @links = @{ $readme{$file}{links} };
+		is_deeply([ grep { !resolves($file, $_) } @links ], [], "$file: links lead somewhere") if @links;
+		my ($translation) = map { s/.*\///r } grep { $_ ne $file } @files;
+		ok((grep { $_ eq $translation } @links), "$file leads to $translation");
+	}
+	is_deeply([ links_without_language($other) ], [ links_without_language($one) ], 'and the same links');
+}
+
+sub links_without_language
+{
+	my ($text) = @_;
+	return sort map { s/\.ru\.md/.md/r =~ s/#.*//r } grep { !/^#/ } @{ $text->{links} };
+}
 
 #
 # The server
@@ -359,6 +426,13 @@ sub run_step
 	my ($number) = @_;
 	my @statements = grep { without_comments($_) =~ /\S/ } split /(?<=;)[^\S\n]*(?:--[^\n]*)?\n/, $steps[$number];
 	return map { succeeds($_, "step $number: " . (without_comments($_) =~ /(\S[^\n]*)/)[0]) } @statements;
+}
+
+# The lines of a plan, without what depends on the data, on the version, or on how it is shown.
+sub plan_lines
+{
+	my ($plan) = @_;
+	return [ map { s/^\s+|\s+$//gr =~ s/actual rows=\S+/actual rows=n/r =~ s/^Bytes: \K\d+/n/r } split /\n/, $plan ];
 }
 
 sub succeeds
@@ -486,5 +560,8 @@ sub anchor
 sub resolves
 {
 	my ($file, $link) = @_;
-	return $link =~ /^#(.*)/ ? $readme{$file}{anchors}{$1} : $link =~ /^https:/ || -e $link;
+	my ($target, $anchor) = split /#/, $link, 2;
+	return 1 if $link =~ /^https:/;
+	my $place = $target eq '' ? $file : ($file =~ m{(.*/)} ? $1 : '') . $target;
+	return -e $place && (!defined $anchor || read_readme($place)->{anchors}{$anchor});
 }

@@ -12,6 +12,7 @@ use Hubex::Client;
 use Hubex::Node;
 use Hubex::Sandbox;
 use Hubex::Session;
+use Hubex::Statements;
 use Test::More;
 
 my $sandbox = Hubex::Sandbox->new(tasks => 0);
@@ -21,38 +22,7 @@ $node->wait_for('SELECT state FROM hubex.worker_state()', 'running', 'the worker
 my $session = Hubex::Session->new($node);
 my $client = Hubex::Client->new($node);
 
-# What statements put into the outbox: operation, the record's name and the fields, request by request.
-my $LOOK = q{SELECT o.operation || ' ' || coalesce('#' || o.remote_id, o.natural_key, '?') || coalesce(' ' || o.body::text, '')
-	FROM hubex.outbox o WHERE o.created_at = now() ORDER BY o.id};
-
-sub makes
-{
-	my ($sql, $expected, $what) = @_;
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my $answer = $session->query("BEGIN; $sql; $LOOK; ROLLBACK");
-	is($answer, join("\n", @$expected), $what);
-	return;
-}
-
-sub refused
-{
-	my ($sql, $state, $hint, $what) = @_;
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	$client->query('BEGIN');
-	my $answer = $client->try($sql);
-	$client->query('ROLLBACK');
-	is($answer->{sqlstate}, $state, $what) or diag explain $answer;
-	like($answer->{hint} // '', $hint, '... with a hint');
-	return $answer;
-}
-
-sub run
-{
-	my ($sql) = @_;
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	is($session->query($sql), '', $sql =~ s/\s+/ /gr =~ s/^\s*(.{0,60}).*/$1/r);
-	return;
-}
+statements_of($node, $session, $client);
 
 my $TEMPLATE = q('{"task_type_id": 2, "erp_id": "J-{id}", "notes": "{note}", "company_id": "{company}", "deadline": "{due}"}');
 
@@ -407,7 +377,7 @@ sub wrong_uses
 		$with->($function, "$resource'{}'", '39P01', qr/AFTER INSERT/, 'BEFORE', 'BEFORE INSERT ON bad FOR EACH ROW');
 	}
 	$with->('hubex_create_trigger', q('{"notes": "x"}'), '39P01', qr/'resource'/, 'no resource');
-	$with->('hubex_create_trigger', q('fsm', 'nothings', '{"notes": "x"}'), 'HV00R', qr/tasks/, 'a resource that is not there');
+	$with->('hubex_create_trigger', q('fsm', 'nothings', '{"notes": "x"}'), 'HV00R', qr/IMPORT FOREIGN SCHEMA/, 'a resource that is not there');
 	run('CREATE OR REPLACE TRIGGER t AFTER TRUNCATE ON bad EXECUTE FUNCTION hubex_task_trigger(\'{}\')');
 	refused('TRUNCATE bad', '39P01', qr/AFTER INSERT OR UPDATE OR DELETE/, 'TRUNCATE');
 	is($client->try('SELECT hubex_task_trigger()')->{sqlstate}, '39P01', 'a call');
@@ -417,13 +387,6 @@ sub wrong_uses
 }
 
 # ---- what is sent ----
-
-sub settled
-{
-	my ($what) = @_;
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	return $node->wait_for(q{SELECT string_agg(DISTINCT state, ', ') FROM hubex.outbox}, 'delivered', $what, 120);
-}
 
 sub task
 {

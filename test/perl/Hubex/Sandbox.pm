@@ -41,7 +41,7 @@ my %running;    # pid => 1, of the processes this test has to end
 =head2 new(%options)
 
 The options are those of the command line with underscores: C<seed>, C<tasks>, C<assets>, C<token_life>,
-C<token_grace>, C<rate_limit>, C<port>, C<host>, C<state>, C<access_log>, C<tls_cert>, C<tls_key>. With C<< tls => 1 >> a
+C<token_grace>, C<rate_limit>, C<page_limit>, C<port>, C<host>, C<state>, C<access_log>, C<tls_cert>, C<tls_key>. With C<< tls => 1 >> a
 certificate for 127.0.0.1 and localhost is made; C<ca_file> is then what trusts it.
 
 =cut
@@ -74,6 +74,20 @@ sub hang
 	my ($class, $mode, %option) = @_;
 	my $self = bless { folder => tempdir(CLEANUP => 1), option => \%option }, $class;
 	return $self->_start("$program/hang.py", _arguments(mode => $mode, %option));
+}
+
+=head2 pages
+
+A peer whose pages are what the path of the request says: F<test/sandbox/pages.py>. It has a C<url>, a C<port> and a
+C<pid>, and no control address.
+
+=cut
+
+sub pages
+{
+	my ($class) = @_;
+	my $self = bless { folder => tempdir(CLEANUP => 1), option => {} }, $class;
+	return $self->_start("$program/pages.py");
 }
 
 =head2 attach($file)
@@ -163,7 +177,7 @@ C<expire_tokens> refuses every access token given out so far; C<tokens> is how m
 
 =head2 config(%setting)
 
-Changes settings (C<token_life>, C<token_grace>, C<rate_limit>, C<service_token>) and returns all of them.
+Changes settings (C<token_life>, C<token_grace>, C<rate_limit>, C<page_limit>, C<service_token>) and returns all of them.
 
 =head2 reset
 
