@@ -1,6 +1,6 @@
 #!/usr/bin/perl
-# What a trigger of hubex costs the ERP's own INSERT, beside the least that a trigger written in PL/pgSQL could do:
-# one row into a log table. That has a primary key, as a log has that somebody is to read and to clear: without one,
+# What a trigger of hubex costs the ERP's own INSERT, and what an INSERT into a foreign table costs, beside the least that
+# a trigger written in PL/pgSQL could do: one row into a log table. That has a primary key, as a log has that somebody is to read and to clear: without one,
 # what was read could not be told from what was not. The worker is held meanwhile: it is woken by commits, and
 # delivers nothing.
 
@@ -35,6 +35,8 @@ for my $name (sort keys %trigger)
 	$bench->query("CREATE TABLE order_$name (number bigint, notes text, phone text, created timestamptz DEFAULT now())");
 	$bench->query("CREATE TRIGGER enqueue AFTER INSERT ON order_$name $trigger{$name}") if $trigger{$name};
 }
+$bench->query(q(CREATE FOREIGN TABLE order_foreign (number bigint OPTIONS (path 'erpID'), notes text,
+	phone text OPTIONS (path 'contactPhone'), task_type_id bigint DEFAULT 1) SERVER fast OPTIONS (resource 'tasks')));
 my $values = q(nextval('number'), 'Refrigerator does not cool, customer asks for a call', '+7 900 000-00-00');
 
 report('## An INSERT with a trigger');
@@ -42,8 +44,8 @@ report('');
 report(sprintf 'Microseconds a row; medians of %d alternating rounds. PL/pgSQL: a row trigger that writes to_jsonb(NEW) to a log with a '
 	  . 'primary key. The ratio is to that one.', option('ROUNDS'));
 report('');
-report('| rows | no trigger | PL/pgSQL | hubex, row | ratio | hubex, statement | ratio |');
-report('| --- | --- | --- | --- | --- | --- | --- |');
+report('| rows | no trigger | PL/pgSQL | hubex, row | ratio | hubex, statement | ratio | foreign table | ratio |');
+report('| --- | --- | --- | --- | --- | --- | --- | --- | --- |');
 
 $bench->hold;
 measure('one a transaction', \&one_a_transaction);
@@ -63,14 +65,14 @@ sub measure
 		{
 			my $trigger = $_;
 			($trigger => sub {
-				$bench->query("TRUNCATE order_$trigger, log");
+				$bench->query($trigger eq 'foreign' ? 'TRUNCATE log' : "TRUNCATE order_$trigger, log");
 				$bench->reset;
 				return sprintf '%.2f', $insert->("order_$trigger");
 			})
-		} qw(none plpgsql row statement));
+		} qw(none plpgsql row statement foreign));
 	my %us = map { $_ => median(@{ $got->{$_} }) } keys %$got;
-	report(sprintf '| %s | %.1f | %.1f | %.1f | %s | %.1f | %s |',
-		$what, @us{qw(none plpgsql row)}, ratio($us{row}, $us{plpgsql}), $us{statement}, ratio($us{statement}, $us{plpgsql}));
+	report(sprintf '| %s | %.1f | %.1f | %.1f | %s | %.1f | %s | %.1f | %s |', $what, @us{qw(none plpgsql)},
+		map { ($us{$_}, ratio($us{$_}, $us{plpgsql})) } qw(row statement foreign));
 	return;
 }
 

@@ -8,6 +8,8 @@ Bench::Peer - a remote system that logs all it gets
 
 	my $peer = Bench::Peer->nginx;        # answers at once
 	my $slow = Bench::Peer->slow(20);     # after 20 ms; /after/MS/... after its own time
+	my $list = Bench::Peer->list($file, 1_000_000, 20);    # a list to read, page by page
+	my $pages = Bench::Peer->pages(10_000, %files);         # pages to read, from files
 
 	$peer->forget;
 	...
@@ -38,37 +40,10 @@ use Time::HiRes qw(time usleep);
 sub nginx
 {
 	my ($class) = @_;
-	my $folder = tempdir(CLEANUP => 1);
-	my $port = PostgreSQL::Test::Cluster::get_free_port();
-	my $temporary = join '', map { "\t${_}_temp_path $folder/$_;\n" } qw(client_body proxy fastcgi uwsgi scgi);
-
-	open my $conf, '>', "$folder/nginx.conf" or die "$folder/nginx.conf: $!";
-	print $conf <<"CONF";
-daemon off;
-worker_processes 1;
-pid $folder/pid;
-error_log $folder/error.log warn;
-events { worker_connections 1024; }
-http {
-$temporary
+	my $self = $class->_nginx(sub { my ($folder) = @_; <<"CONF" }, '/', q(return 201 '{"id": $connection$connection_requests, "number": "$connection_requests"}';));
 	log_format bench '\$msec \$msec \$status \$request_length \$http_x_concurrency_stamp \$request_uri';
 	access_log $folder/log bench buffer=64k flush=50ms;
-	keepalive_timeout 1h;
-	keepalive_requests 1000000000;
-	tcp_nodelay on;
-	default_type application/json;
-	server {
-		listen 127.0.0.1:$port backlog=1024;
-		location / { return 201 '{"id": \$connection\$connection_requests, "number": "\$connection_requests"}'; }
-	}
-}
 CONF
-	close $conf or die "$folder/nginx.conf: $!";
-
-	local $ENV{PATH} = "$ENV{PATH}:/usr/sbin:/usr/local/sbin";
-	my $self = $class->_start($folder, 'nginx', '-q', '-p', $folder, '-e', "$folder/error.log", '-c', "$folder/nginx.conf");
-	$self->{port} = $port;
-	_wait(sub { -s "$folder/pid" }, 'nginx');
 	return $self->_open_log;
 }
 
@@ -80,6 +55,96 @@ sub slow
 	$self->{port} = readline $self->{out};
 	chomp $self->{port};
 	return $self->_open_log;
+}
+
+=head2 list($file, $records, $milliseconds)
+
+A list whose records are those of the file, one a line, again and again; F<bench/list_peer.c>. It has no log.
+
+=head2 pages($records, $range => $file, ...)
+
+nginx with a list of so many records, whose pages are there as files, under the ranges they are asked for ("1-1000"). It
+has no log.
+
+=cut
+
+sub list
+{
+	my ($class, @arguments) = @_;
+	my $self = $class->_start(tempdir(CLEANUP => 1), "$ENV{HUBEX_BENCH_BIN}/list_peer", @arguments);
+	$self->{port} = readline $self->{out};
+	chomp $self->{port};
+	return $self;
+}
+
+sub pages
+{
+	my ($class, $total, %page) = @_;
+	my $files = join '', map { qq(\t\t"items=$_" $page{$_};\n) } sort keys %page;
+	my $ranges = join '', map
+	{
+		my ($from, $till) = split /-/;
+		qq(\t\t"items=$_" "items=$from-) . ($till < $total ? $till : $total) . qq(/$total";\n)
+	} sort keys %page;
+
+	return $class->_nginx(sub { <<"CONF" }, '/', 'return 404;', '= /page', <<'PAGE');
+	access_log off;
+	sendfile on;
+	max_ranges 0;
+	map_hash_bucket_size 256;
+	map \$http_range \$page {
+$files	}
+	map \$http_range \$content_range {
+$ranges	}
+CONF
+			internal;
+			root /;
+			add_header Content-Range $content_range always;
+			try_files $page =416;
+PAGE
+}
+
+# Starts an nginx; $settings->($folder) are of its http, the rest are locations and what they hold. What is not found is /page.
+sub _nginx
+{
+	my ($class, $settings, @locations) = @_;
+	my $folder = tempdir(CLEANUP => 1);
+	my $port = PostgreSQL::Test::Cluster::get_free_port();
+	my $temporary = join '', map { "\t${_}_temp_path $folder/$_;\n" } qw(client_body proxy fastcgi uwsgi scgi);
+	my $http = $settings->($folder);
+	my $served = '';
+	while (my ($location, $does) = splice @locations, 0, 2)
+	{
+		$served .= "\t\tlocation $location { $does }\n";
+	}
+
+	open my $conf, '>', "$folder/nginx.conf" or die "$folder/nginx.conf: $!";
+	print $conf <<"CONF";
+daemon off;
+worker_processes 1;
+pid $folder/pid;
+error_log $folder/error.log warn;
+events { worker_connections 1024; }
+http {
+$temporary
+	keepalive_timeout 1h;
+	keepalive_requests 1000000000;
+	tcp_nodelay on;
+	default_type application/json;
+$http
+	server {
+		listen 127.0.0.1:$port backlog=1024;
+		error_page 404 =206 /page;
+$served	}
+}
+CONF
+	close $conf or die "$folder/nginx.conf: $!";
+
+	local $ENV{PATH} = "$ENV{PATH}:/usr/sbin:/usr/local/sbin";
+	my $self = $class->_start($folder, 'nginx', '-q', '-p', $folder, '-e', "$folder/error.log", '-c', "$folder/nginx.conf");
+	$self->{port} = $port;
+	_wait(sub { -s "$folder/pid" }, 'nginx');
+	return $self;
 }
 
 sub _start
