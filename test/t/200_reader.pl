@@ -384,7 +384,8 @@ for my $server (qw(alone fsm))
 	@times = sort { $a <=> $b } @times;
 	cmp_ok($times[ $#times / 2 ], '<', 0.1, 'a reading is cancelled within 100 ms');
 	cmp_ok($times[ $#times * 0.95 ], '<', 0.25, '... nearly always');
-	cmp_ok(descriptors($session), '<=', $before, 'no descriptor is left of a hundred cancelled readings');
+	# a connection that is kept, or a file of PostgreSQL's own, may be open now and was not then; a leak would leave more
+	cmp_ok(descriptors($session), '<=', $before + 4, 'no descriptor is left of a hundred cancelled readings');
 	is($session->query(sprintf $ids, 'fsm'), $expected, 'and the session reads on');
 	note sprintf 'cancelled after %.1f ms, at most %.1f ms', map { 1000 * $_ } $times[ $#times / 2 ], $times[-1];
 }
