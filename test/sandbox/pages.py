@@ -18,7 +18,7 @@ _PAUSE = 0.0005         # enough for a client to see the pieces one by one
 _PATH = re.compile(rb"GET [^ ]*/(\d+)-((?:[0-9a-f]{2})*)/")
 
 
-async def _answer(reader, writer):
+async def _answer(reader, writer, gone):
     head = await reader.readuntil(b"\r\n\r\n")
     asked = _PATH.match(head)
     if asked is None:
@@ -31,14 +31,17 @@ async def _answer(reader, writer):
         writer.write(body[at:at + (piece or len(body))])
         await writer.drain()
         if piece:
-            await asyncio.sleep(_PAUSE)
+            await asyncio.wait((gone,), timeout=_PAUSE)     # at most so long: the client may go away before
 
 
 async def _serve(reader, writer):
+    gone = asyncio.ensure_future(writer.wait_closed())
     with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
         while True:
-            await _answer(reader, writer)
+            await _answer(reader, writer, gone)
     writer.close()
+    with contextlib.suppress(ConnectionError):
+        await gone
 
 
 async def _run(arguments):
