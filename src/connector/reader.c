@@ -117,6 +117,18 @@ hx_reader_stats(const HxReader *reader)
 	return &reader->stats;
 }
 
+/* Adds what one reading cost to what others have. */
+void
+hx_reader_add_stats(HxReadStats *sum, const HxReadStats *more)
+{
+	sum->requests += more->requests;
+	sum->pages += more->pages;
+	sum->bytes += more->bytes;
+	sum->retries += more->retries;
+	sum->throttled_us += more->throttled_us;
+	sum->records += more->records;
+}
+
 /*
  * Gives the next record, good until the next call for this reader.  Told not
  * to wait it does what can be done at once, and may answer HX_READ_WAIT.
@@ -595,12 +607,7 @@ hx_reader_count(const HxReadOrder *order, HxReadStats *stats)
 	if (order->most >= 0)
 		count = Min(count, order->most);
 	if (stats != NULL)
-	{
-		stats->requests += reader->stats.requests;
-		stats->pages += reader->stats.pages;
-		stats->retries += reader->stats.retries;
-		stats->throttled_us += reader->stats.throttled_us;
-	}
+		hx_reader_add_stats(stats, &reader->stats);
 	hx_reader_end(reader);
 	return count;
 }

@@ -74,6 +74,7 @@ extern void hx_reader_wait(long timeout_ms);
 extern void hx_reader_end(HxReader *reader);
 extern int64 hx_reader_total(const HxReader *reader);
 extern const HxReadStats *hx_reader_stats(const HxReader *reader);
+extern void hx_reader_add_stats(HxReadStats *sum, const HxReadStats *more);
 
 extern int64 hx_reader_count(const HxReadOrder *order, HxReadStats *stats);
 

@@ -124,19 +124,6 @@ add_pairs(StringInfo request, List *pairs)
 	}
 }
 
-/* The path with the value that its {name} stands for. */
-static void
-add_path_text(StringInfo request, const char *path, const char *value)
-{
-	const char *open = strchr(path, '{');
-	const char *close = open ? strchr(open, '}') : NULL;
-
-	if (close == NULL || value == NULL)
-		appendStringInfoString(request, path);
-	else
-		appendStringInfo(request, "%.*s%s%s", (int) (open - path), path, value, close + 1);
-}
-
 /* The request of a scan: the first of them, where there are several. */
 static char *
 show_request(HxScan *scan, List *context)
@@ -144,6 +131,7 @@ show_request(HxScan *scan, List *context)
 	const HxScanPlan *plan = scan->plan;
 	const HxResource *resource = scan->table->resource;
 	char	   *one = path_value(plan, HX_CONDITION_ONE, context);
+	char	   *parent;
 	StringInfoData request;
 	ListCell   *cell;
 
@@ -151,10 +139,11 @@ show_request(HxScan *scan, List *context)
 	appendStringInfoString(&request, plan->count ? "HEAD " : "GET ");
 	if (one != NULL)
 	{
-		add_path_text(&request, resource->one, one);
+		appendStringInfoString(&request, hx_table_fill_path(resource->one, one));
 		return request.data;
 	}
-	add_path_text(&request, resource->path, path_value(plan, HX_CONDITION_PARENT, context));
+	parent = path_value(plan, HX_CONDITION_PARENT, context);
+	appendStringInfoString(&request, parent ? hx_table_fill_path(resource->path, parent) : resource->path);
 	add_pairs(&request, scan->table->query);
 	foreach(cell, plan->conditions)
 		if (((HxCondition *) lfirst(cell))->parameter != NULL)
@@ -186,15 +175,7 @@ explain_costs(HxScan *scan, ExplainState *es)
 	HxReadStats spent = scan->spent;
 
 	if (scan->reader != NULL)
-	{
-		const HxReadStats *now = hx_reader_stats(scan->reader);
-
-		spent.requests += now->requests;
-		spent.pages += now->pages;
-		spent.bytes += now->bytes;
-		spent.retries += now->retries;
-		spent.throttled_us += now->throttled_us;
-	}
+		hx_reader_add_stats(&spent, hx_reader_stats(scan->reader));
 	ExplainPropertyInteger("Requests", NULL, spent.requests, es);
 	ExplainPropertyInteger("Pages", NULL, spent.pages, es);
 	ExplainPropertyInteger("Bytes", NULL, spent.bytes, es);

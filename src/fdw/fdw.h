@@ -58,6 +58,7 @@ typedef struct HxTable
 
 extern HxTable *hx_table_open(Oid relid);
 extern bool hx_table_is_filter(const HxTable *table, AttrNumber attno);
+extern char *hx_table_fill_path(const char *path, const char *value);
 extern double hx_table_pages(const HxTable *table, double records);
 extern AttrNumber hx_table_attribute(const HxTable *table, const char *name);
 

@@ -342,18 +342,6 @@ condition_texts(HxScan *scan, ExprContext *econtext, const HxCondition *conditio
 	return texts;
 }
 
-/* A path with the value that its {name} stands for. */
-static char *
-fill_path(const char *path, const char *value)
-{
-	const char *open = strchr(path, '{');
-	const char *close = open ? strchr(open, '}') : NULL;
-
-	if (close == NULL)
-		return pstrdup(path);
-	return psprintf("%.*s%s%s", (int) (open - path), path, hx_http_escape(value), close + 1);
-}
-
 /* Notes which part looks for a value, for conditions of which the API may give too much. */
 static void
 note_part(HxScan *scan, const char *text, int part)
@@ -408,7 +396,7 @@ make_parts(HxScan *scan, ExprContext *econtext)
 		if (condition->kind == HX_CONDITION_PARENT && !condition->split)
 		{
 			parent = linitial(texts);
-			path = fill_path(resource->path, parent);
+			path = hx_table_fill_path(resource->path, hx_http_escape(parent));
 			continue;
 		}
 
@@ -466,13 +454,13 @@ make_parts(HxScan *scan, ExprContext *econtext)
 
 			if (split->kind == HX_CONDITION_ONE)
 			{
-				part->path = fill_path(resource->one, text);
+				part->path = hx_table_fill_path(resource->one, hx_http_escape(text));
 				part->one = text;
 				part->query = NIL;
 			}
 			else if (split->kind == HX_CONDITION_PARENT)
 			{
-				part->path = fill_path(resource->path, text);
+				part->path = hx_table_fill_path(resource->path, hx_http_escape(text));
 				part->parent = text;
 			}
 			else if (split->exact || strlen(text) <= LONGEST_VALUE)
@@ -722,14 +710,7 @@ end_pass(HxScan *scan)
 {
 	if (scan->reader != NULL)
 	{
-		const HxReadStats *stats = hx_reader_stats(scan->reader);
-
-		scan->spent.requests += stats->requests;
-		scan->spent.pages += stats->pages;
-		scan->spent.bytes += stats->bytes;
-		scan->spent.retries += stats->retries;
-		scan->spent.throttled_us += stats->throttled_us;
-		scan->spent.records += stats->records;
+		hx_reader_add_stats(&scan->spent, hx_reader_stats(scan->reader));
 		hx_reader_end(scan->reader);
 	}
 	scan->reader = NULL;

@@ -217,3 +217,15 @@ hx_table_pages(const HxTable *table, double records)
 {
 	return Max(ceil(records / Max(table->page_size, 1)), 1);
 }
+
+/* A path with a value in the place of its {name}; as it is, where it has none. */
+char *
+hx_table_fill_path(const char *path, const char *value)
+{
+	const char *open = strchr(path, '{');
+	const char *close = open ? strchr(open, '}') : NULL;
+
+	if (close == NULL)
+		return pstrdup(path);
+	return psprintf("%.*s%s%s", (int) (open - path), path, value, close + 1);
+}
