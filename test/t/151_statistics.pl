@@ -32,6 +32,7 @@ is(outbox('super', 'delivered_last_hour, waiting'), '3|0', '... by the hour as w
 is(server('0 < p50_time AND p50_time <= p95_time AND p95_time <= p99_time AND p99_time < 10000'), 't', 'and timed');
 $sandbox->fault(@posts, fault => 'delay', seconds => 0.5, times => 1);
 delivers('slow');
+eventually { server('delivered') == 4 } 'a slow delivery is counted', 10;
 is(server('p99_time BETWEEN 470 AND 3000 AND p50_time < 400'), 't', 'one slow call in four shows in p99, not in p50')
   or diag server('p50_time, p95_time, p99_time');
 
@@ -56,6 +57,8 @@ my $asked = $super->query(q(SELECT hubex_create_task(1, 'asked to wait')));
 eventually { server('quota_paused_until > now()') eq 't' } 'a pause that the service asked for is seen', 10;
 is($super->query("SELECT hubex_wait($asked)"), 'delivered', '... and ends');
 
+# A delivery is counted after the transaction that hubex_wait() sees.
+eventually { server('delivered') == 12 } '... and is counted', 10;
 $super->query('SELECT hubex_stat_reset()');
 is(server('sent, delivered, failed, dead, throttled, throttled_time, p50_time, last_error_at'), '0|0|0|0|0|0||',
 	'hubex_stat_reset() begins anew');
