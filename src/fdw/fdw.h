@@ -3,7 +3,6 @@
  * fdw.h
  *	  What the files of the foreign data wrapper share.
  *
- *	table.c			a foreign table: its resource, its columns, its options
  *	condition.c		which clauses of a query the API can answer
  *	plan.c			paths, costs and plans
  *	unique.c		what the planner can know of ids
@@ -13,7 +12,6 @@
  *	import.c		IMPORT FOREIGN SCHEMA
  *	analyze.c		ANALYZE
  *	modify.c		INSERT, UPDATE, DELETE, COPY: requests for the outbox
- *	modify_columns.c	rows as fields of a record
  *	batch_plan.c	paths and plans of a join that asks for many keys at once
  *	batch_join.c	its execution
  *	handler.c		the routines of all these
@@ -30,37 +28,7 @@
 #include "nodes/pathnodes.h"
 
 #include "connector/reader.h"
-
-/* Keys in one request: the address of a request must stay below 8 KB. */
-#define HX_KEYS_A_REQUEST	100
-
-/* table.c */
-
-/* A foreign table of hubex_fdw, as its options and the manifest describe it. */
-typedef struct HxTable
-{
-	Oid			relid;
-	char	   *name;			/* of the table */
-	ForeignServer *server;
-	char	   *connector;
-	Jsonb	   *manifest;
-	HxResource *resource;
-	int			natts;
-	HxColumn  **columns;		/* by attribute number - 1; NULL: dropped */
-	Oid		   *types;			/* of the attributes */
-	List	   *query;			/* of HxPair *: what the table always asks for */
-	bool		has_filter;		/* an option filter is part of that */
-	bool		include_deleted;
-	bool		drops_deleted;	/* of a list that comes, deleted records are left out here */
-	bool		null_on_error;
-	int			page_size;
-} HxTable;
-
-extern HxTable *hx_table_open(Oid relid);
-extern bool hx_table_is_filter(const HxTable *table, AttrNumber attno);
-extern char *hx_table_fill_path(const char *path, const char *value);
-extern double hx_table_pages(const HxTable *table, double records);
-extern AttrNumber hx_table_attribute(const HxTable *table, const char *name);
+#include "connector/table.h"
 
 /* condition.c */
 

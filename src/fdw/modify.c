@@ -42,8 +42,8 @@
 
 #include "compat.h"
 #include "connector/options.h"
+#include "connector/table_fields.h"
 #include "fdw/fdw.h"
-#include "fdw/modify.h"
 
 /* The state of a foreign table that is being changed; of one that rows are also moved into, for both. */
 typedef struct Modification
@@ -59,9 +59,9 @@ typedef struct Modification
 	HxWriter   *create;
 	HxWriter   *update;
 	HxWriter   *delete;
-	HxModifyColumns *new_columns;
-	HxModifyColumns *changed_columns;
-	HxModifyKey *key;
+	HxTableFields *new_columns;
+	HxTableFields *changed_columns;
+	HxTableKey *key;
 	HxField    *fields;			/* of a new row */
 	Datum	   *old_values;
 	bool	   *old_nulls;
@@ -271,10 +271,10 @@ begin_command(ModifyTableState *node, ResultRelInfo *result, List *private, CmdT
 	HxWriter   *writer = hx_writer()->begin(modification->account, modification->table->resource->name,
 											operation_of(command), modification->role);
 	TupleDesc	desc = RelationGetDescr(result->ri_RelationDesc);
-	HxModifyColumns *columns = NULL;
+	HxTableFields *columns = NULL;
 
 	if (command != CMD_DELETE)
-		columns = hx_modify_columns(modification->table, desc, operation_of(command));
+		columns = hx_table_fields(modification->table, desc, operation_of(command));
 	if (command == CMD_INSERT)
 	{
 		modification->create = writer;
@@ -288,7 +288,7 @@ begin_command(ModifyTableState *node, ResultRelInfo *result, List *private, CmdT
 		else
 			modification->delete = writer;
 		modification->changed_columns = columns;
-		modification->key = hx_modify_key(modification->table, desc);
+		modification->key = hx_table_key(modification->table, desc);
 		modification->old_values = palloc(sizeof(Datum) * Max(desc->natts, 1));
 		modification->old_nulls = palloc(sizeof(bool) * Max(desc->natts, 1));
 	}
@@ -333,7 +333,7 @@ insert_row(Modification *modification, TupleTableSlot *row)
 {
 	MemoryContext old = begin_row(modification);
 	Jsonb	   *more;
-	int			nfields = hx_modify_new_fields(modification->new_columns, row, modification->fields, &more);
+	int			nfields = hx_table_new_fields(modification->new_columns, row, modification->fields, &more);
 
 	hx_writer()->create(modification->create, modification->fields, nfields, more);
 	modification->requests++;
@@ -374,7 +374,7 @@ change_row(Modification *modification, HxWriter *writer, Jsonb *fields)
 {
 	HxRecordKey key;
 
-	hx_modify_find_key(modification->key, modification->old_values, modification->old_nulls, &key);
+	hx_table_find_key(modification->key, modification->old_values, modification->old_nulls, &key);
 	hx_writer()->change(writer, &key, fields);
 	modification->requests++;
 }
@@ -387,7 +387,7 @@ hxExecForeignUpdate(EState *estate, ResultRelInfo *result, TupleTableSlot *row, 
 	Jsonb	   *fields;
 
 	old_row(modification, result, plan_row);
-	fields = hx_modify_changed_fields(modification->changed_columns, modification->old_values,
+	fields = hx_table_changed_fields(modification->changed_columns, modification->old_values,
 									  modification->old_nulls, row);
 	if (fields != NULL)
 		change_row(modification, modification->update, fields);

@@ -162,7 +162,7 @@ list_order(HxReadOrder *order, const char *server, const char *resource, const J
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("resource \"%s\" is a list of one parent", resource),
 				 errhint("Read it as a foreign table, or with hubex_request.")));
-	part->query = hx_resource_filter(order->resource, account->connector, filter, false);
+	part->query = hx_resource_filter(order->resource, account->connector, filter, NULL, false);
 	order->parts = list_make1(part);
 	order->most = -1;
 	order->all = true;

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * modify_columns.c
+ * table_fields.c
  *	  Rows of a foreign table as fields of a record.
  *
  * A record is written by other names than it is read by: what is read at
@@ -26,7 +26,7 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
-#include "fdw/modify.h"
+#include "connector/table_fields.h"
 
 /* ---- which columns can be written, and as what ---- */
 
@@ -37,7 +37,7 @@ shows(const HxColumn *column, const char *path)
 }
 
 /* The fields that an operation takes, as far as the manifest names them. */
-struct HxModifyFields
+struct HxOperationFields
 {
 	List	   *of_columns;		/* of HxPair *: a column's name and the field's; the first of a name counts */
 	List	   *names;			/* of char *, the API's */
@@ -46,7 +46,7 @@ struct HxModifyFields
 static void
 add_column_field(const char *name, const JsonbValue *value, void *arg)
 {
-	HxModifyFields *fields = arg;
+	HxOperationFields *fields = arg;
 	char	   *field = hx_json_value_text(value);
 
 	fields->of_columns = lappend(fields->of_columns, hx_http_pair(pstrdup(name), field));
@@ -56,17 +56,17 @@ add_column_field(const char *name, const JsonbValue *value, void *arg)
 static void
 add_default_field(const char *name, const JsonbValue *value, void *arg)
 {
-	HxModifyFields *fields = arg;
+	HxOperationFields *fields = arg;
 
 	fields->names = lappend(fields->names, pstrdup(name));
 }
 
 static void
-read_fields(const HxResource *resource, const Jsonb *operation, HxModifyFields *fields)
+read_fields(const HxResource *resource, const Jsonb *operation, HxOperationFields *fields)
 {
 	ListCell   *cell;
 
-	memset(fields, 0, sizeof(HxModifyFields));
+	memset(fields, 0, sizeof(HxOperationFields));
 	hx_json_each(hx_json_part(operation, "fields"), add_column_field, fields);
 	hx_json_each(hx_json_part(resource->described, "fields"), add_column_field, fields);
 	hx_json_each(hx_json_part(operation, "defaults"), add_default_field, fields);
@@ -75,7 +75,7 @@ read_fields(const HxResource *resource, const Jsonb *operation, HxModifyFields *
 }
 
 static bool
-is_field(const HxModifyFields *fields, const char *name)
+is_field(const HxOperationFields *fields, const char *name)
 {
 	ListCell   *cell;
 
@@ -87,7 +87,7 @@ is_field(const HxModifyFields *fields, const char *name)
 
 /* The field that the manifest gives a column of a name, or NULL. */
 static const char *
-field_of_name(const HxModifyFields *fields, const char *name)
+field_of_name(const HxOperationFields *fields, const char *name)
 {
 	ListCell   *cell;
 
@@ -109,7 +109,7 @@ column_of_path(const HxResource *resource, const char *path)
 
 /* The field that a column is written to; NULL: it cannot be written. */
 static const char *
-field_of_column(const HxTable *table, const HxModifyFields *fields, const HxColumn *column)
+field_of_column(const HxTable *table, const HxOperationFields *fields, const HxColumn *column)
 {
 	const HxColumn *of_name = hx_resource_column(table->resource, column->name);
 	const HxColumn *known = of_name == column ? column : NULL;
@@ -132,17 +132,17 @@ field_of_column(const HxTable *table, const HxModifyFields *fields, const HxColu
 }
 
 /* The columns of a foreign table as an operation that the connector knows writes them, palloc'd here. */
-HxModifyColumns *
-hx_modify_columns(const HxTable *table, TupleDesc desc, const char *operation)
+HxTableFields *
+hx_table_fields(const HxTable *table, TupleDesc desc, const char *operation)
 {
-	HxModifyColumns *columns = palloc0(offsetof(HxModifyColumns, columns) + desc->natts * sizeof(HxModifyColumn));
+	HxTableFields *columns = palloc0(offsetof(HxTableFields, columns) + desc->natts * sizeof(HxTableField));
 
 	columns->cxt = CurrentMemoryContext;
 	columns->table = table;
 	columns->desc = desc;
 	columns->operation = operation;
 	columns->raw = -1;
-	columns->fields = palloc(sizeof(HxModifyFields));
+	columns->fields = palloc(sizeof(HxOperationFields));
 	read_fields(table->resource, hx_manifest_operation(table->manifest, table->resource->name, operation),
 				columns->fields);
 	for (int i = 0; i < desc->natts; i++)
@@ -156,11 +156,14 @@ hx_modify_columns(const HxTable *table, TupleDesc desc, const char *operation)
 	return columns;
 }
 
-/* A column, of which is found out what it is when it is first asked for: most rows give few of them values. */
-static const HxModifyColumn *
-column_at(HxModifyColumns *columns, int n)
+/*
+ * The column of attribute n + 1, which is not a dropped one.  What it is, is
+ * found out when it is first asked for: most rows give few of them values.
+ */
+const HxTableField *
+hx_table_field(HxTableFields *columns, int n)
 {
-	HxModifyColumn *column = &columns->columns[n];
+	HxTableField *column = &columns->columns[n];
 	const HxColumn *shown = columns->table->columns[n];
 	Form_pg_attribute attribute = TupleDescAttr(columns->desc, n);
 	MemoryContext old;
@@ -190,20 +193,21 @@ column_at(HxModifyColumns *columns, int n)
 }
 
 static const char *
-name_of(const HxModifyColumns *columns, int n)
+name_of(const HxTableFields *columns, int n)
 {
 	return NameStr(TupleDescAttr(columns->desc, n)->attname);
 }
 
-static void
-refuse_column(HxModifyColumns *columns, int n)
+/* Errors: 0A000, for a column that cannot be written. */
+void
+hx_table_refuse_field(HxTableFields *columns, int n)
 {
 	const HxTable *table = columns->table;
 	StringInfoData names;
 
 	initStringInfo(&names);
 	for (int i = 0; i < columns->desc->natts; i++)
-		if (table->columns[i] != NULL && column_at(columns, i)->writable)
+		if (table->columns[i] != NULL && hx_table_field(columns, i)->writable)
 			appendStringInfo(&names, "%s%s", names.len ? ", " : "", name_of(columns, i));
 	if (columns->raw >= 0)
 		appendStringInfo(&names, "%s%s, which takes an object of any other fields by the API's names",
@@ -222,14 +226,15 @@ refuse_column(HxModifyColumns *columns, int n)
 
 /* ---- values ---- */
 
-static void
-convert(HxModifyColumns *columns, int n, Datum datum, bool isnull, JsonbValue *value)
+/* A value of the column of attribute n + 1 as that of its field; it may point into the datum. */
+void
+hx_table_field_value(HxTableFields *columns, int n, Datum datum, bool isnull, JsonbValue *value)
 {
-	hx_converter_value(&column_at(columns, n)->converter, datum, isnull, value);
+	hx_converter_value(&hx_table_field(columns, n)->converter, datum, isnull, value);
 }
 
 static bool
-same_image(const HxModifyColumns *columns, int n, Datum one, Datum other)
+same_image(const HxTableFields *columns, int n, Datum one, Datum other)
 {
 	Form_pg_attribute attribute = TupleDescAttr(columns->desc, n);
 
@@ -238,12 +243,12 @@ same_image(const HxModifyColumns *columns, int n, Datum one, Datum other)
 
 /* The further fields that the column of the whole record is given. */
 static Jsonb *
-further_fields(HxModifyColumns *columns, Datum datum, bool isnull)
+further_fields(HxTableFields *columns, Datum datum, bool isnull)
 {
 	JsonbValue	value;
 	Jsonb	   *object = NULL;
 
-	convert(columns, columns->raw, datum, isnull, &value);
+	hx_table_field_value(columns, columns->raw, datum, isnull, &value);
 	if (value.type == jbvBinary || value.type == jbvObject)
 		object = hx_json_value_part(&value);
 	if (object == NULL || !JB_ROOT_IS_OBJECT(object))
@@ -261,7 +266,7 @@ further_fields(HxModifyColumns *columns, Datum datum, bool isnull)
  * further fields in *more.  Values may point into the row.
  */
 int
-hx_modify_new_fields(HxModifyColumns *columns, TupleTableSlot *row, HxField *fields, Jsonb **more)
+hx_table_new_fields(HxTableFields *columns, TupleTableSlot *row, HxField *fields, Jsonb **more)
 {
 	int			nfields = 0;
 
@@ -269,21 +274,21 @@ hx_modify_new_fields(HxModifyColumns *columns, TupleTableSlot *row, HxField *fie
 	slot_getallattrs(row);
 	for (int i = 0; i < columns->desc->natts; i++)
 	{
-		const HxModifyColumn *column;
+		const HxTableField *column;
 
 		if (row->tts_isnull[i] || columns->table->columns[i] == NULL)
 			continue;
-		column = column_at(columns, i);
+		column = hx_table_field(columns, i);
 		if (i == columns->raw)
 			*more = further_fields(columns, row->tts_values[i], false);
 		else if (column->has_constant && same_image(columns, i, column->constant, row->tts_values[i]))
 			continue;
 		else if (!column->writable)
-			refuse_column(columns, i);
+			hx_table_refuse_field(columns, i);
 		else
 		{
 			fields[nfields].name = column->field;
-			convert(columns, i, row->tts_values[i], false, &fields[nfields].value);
+			hx_table_field_value(columns, i, row->tts_values[i], false, &fields[nfields].value);
 			nfields++;
 		}
 	}
@@ -319,8 +324,8 @@ take_changed_member(const char *name, const JsonbValue *value, void *arg)
  * further fields those are taken that the record does not have as they are.
  */
 Jsonb *
-hx_modify_changed_fields(HxModifyColumns *columns, const Datum *old_values, const bool *old_nulls,
-						 TupleTableSlot *row)
+hx_table_changed_fields(HxTableFields *columns, const Datum *old_values, const bool *old_nulls,
+						TupleTableSlot *row)
 {
 	HxJsonBuilder changed;
 	bool		any = false;
@@ -330,22 +335,22 @@ hx_modify_changed_fields(HxModifyColumns *columns, const Datum *old_values, cons
 	slot_getallattrs(row);
 	for (int i = 0; i < columns->desc->natts; i++)
 	{
-		const HxModifyColumn *column;
+		const HxTableField *column;
 		JsonbValue	before;
 		JsonbValue	after;
 
 		if (columns->table->columns[i] == NULL || (old_nulls[i] && row->tts_isnull[i]) ||
 			(!old_nulls[i] && !row->tts_isnull[i] && same_image(columns, i, old_values[i], row->tts_values[i])))
 			continue;
-		column = column_at(columns, i);
-		convert(columns, i, old_values[i], old_nulls[i], &before);
-		convert(columns, i, row->tts_values[i], row->tts_isnull[i], &after);
+		column = hx_table_field(columns, i);
+		hx_table_field_value(columns, i, old_values[i], old_nulls[i], &before);
+		hx_table_field_value(columns, i, row->tts_values[i], row->tts_isnull[i], &after);
 		if (hx_json_same(&before, &after))
 			continue;
 		if (i == columns->raw)
 			raw_changed = true;
 		else if (!column->writable)
-			refuse_column(columns, i);
+			hx_table_refuse_field(columns, i);
 		else
 		{
 			hx_json_add(&changed, column->field.val.string.val, &after);
@@ -367,7 +372,7 @@ hx_modify_changed_fields(HxModifyColumns *columns, const Datum *old_values, cons
 /* ---- which record a row is ---- */
 
 static void
-prepare_output(HxModifyKey *key, TupleDesc desc, int n, FmgrInfo *out)
+prepare_output(HxTableKey *key, TupleDesc desc, int n, FmgrInfo *out)
 {
 	Oid			function;
 	bool		varlena;
@@ -380,13 +385,13 @@ prepare_output(HxModifyKey *key, TupleDesc desc, int n, FmgrInfo *out)
 }
 
 /* How rows name their records, palloc'd here.  A table whose rows do not is an error. */
-HxModifyKey *
-hx_modify_key(const HxTable *table, TupleDesc desc)
+HxTableKey *
+hx_table_key(const HxTable *table, TupleDesc desc)
 {
-	HxModifyKey *key = palloc0(sizeof(HxModifyKey));
+	HxTableKey *key = palloc0(sizeof(HxTableKey));
 	Jsonb	   *create = hx_manifest_operation(table->manifest, table->resource->name, "create");
 	char	   *natural_key = hx_json_text(create, "natural_key_filter") ? hx_json_text(create, "natural_key") : NULL;
-	HxModifyFields fields;
+	HxOperationFields fields;
 
 	read_fields(table->resource, create, &fields);
 	key->table = table;
@@ -420,7 +425,7 @@ hx_modify_key(const HxTable *table, TupleDesc desc)
 
 /* The record that a row, as it was, is; by its id, else by its natural key. */
 void
-hx_modify_find_key(HxModifyKey *key, const Datum *values, const bool *nulls, HxRecordKey *found)
+hx_table_find_key(HxTableKey *key, const Datum *values, const bool *nulls, HxRecordKey *found)
 {
 	memset(found, 0, sizeof(HxRecordKey));
 	if (key->id >= 0 && !nulls[key->id])

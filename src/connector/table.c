@@ -5,8 +5,9 @@
  *
  * A column is one of the resource's by its name.  The column's option path
  * takes another place in the record, its option filter makes a column of a
- * filter that records do not show, its option constant gives all rows a value.  All of it is read anew for each plan and
- * each scan, so that nothing here can be stale.
+ * filter that records do not show, its option constant gives all rows a value.
+ * All of it is read anew for each plan and each scan, so that nothing here can
+ * be stale.
  *
  *-------------------------------------------------------------------------
  */
@@ -21,7 +22,7 @@
 #include "utils/rel.h"
 
 #include "connector/options.h"
-#include "fdw/fdw.h"
+#include "connector/table.h"
 
 /* The value of a boolean option; it was checked when it was written. */
 static bool
@@ -124,13 +125,8 @@ resolve_column(const HxTable *table, Form_pg_attribute attribute)
 	return column;
 }
 
-/*
- * Opens the description of a foreign table, palloc'd here.  The caller holds
- * a lock on the table.  Errors: no resource named (HV00P), an unknown one
- * (HV00R), a column that nothing is known of (HV005), a bad filter.
- */
-HxTable *
-hx_table_open(Oid relid)
+static HxTable *
+open_table(Oid relid, bool with_deleted, const Jsonb *further)
 {
 	HxTable    *table = palloc0(sizeof(HxTable));
 	Relation	relation = table_open(relid, NoLock);
@@ -140,7 +136,7 @@ hx_table_open(Oid relid)
 	const char *filter = hx_option_get(foreign->options, "filter");
 	const char *on_error = hx_option_get(foreign->options, "on_error");
 	const char *page_size = hx_option_get(foreign->options, "page_size");
-	bool		include_deleted = bool_option(foreign->options, "include_deleted", false);
+	bool		include_deleted = with_deleted || bool_option(foreign->options, "include_deleted", false);
 	Jsonb	   *asked = NULL;
 
 	table->relid = relid;
@@ -163,8 +159,8 @@ hx_table_open(Oid relid)
 
 	if (filter != NULL)
 		asked = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(filter)));
-	table->has_filter = asked != NULL && JB_ROOT_COUNT(asked) > 0;
-	table->query = hx_resource_filter(table->resource, table->connector, asked, include_deleted);
+	table->has_filter = (asked != NULL && JB_ROOT_COUNT(asked) > 0) || (further != NULL && JB_ROOT_COUNT(further) > 0);
+	table->query = hx_resource_filter(table->resource, table->connector, asked, further, include_deleted);
 	table->include_deleted = include_deleted;
 	table->drops_deleted = table->resource->drops_deleted && !include_deleted;
 	table->null_on_error = on_error != NULL && strcmp(on_error, "null") == 0;
@@ -188,6 +184,30 @@ hx_table_open(Oid relid)
 	}
 	table_close(relation, NoLock);
 	return table;
+}
+
+/*
+ * Opens the description of a foreign table, palloc'd here.  The caller holds
+ * a lock on the table.  Errors: no resource named (HV00P), an unknown one
+ * (HV00R), a column that nothing is known of (HV005), a bad filter (22023,
+ * HV007).
+ */
+HxTable *
+hx_table_open(Oid relid)
+{
+	return open_table(relid, false, NULL);
+}
+
+/*
+ * As hx_table_open(), for one who wants deleted records too, whatever the
+ * table's options say, and of all only those of a further filter: an object of
+ * the manifest's filter names, or NULL.  The table's own filter stays; where
+ * both name the same one, that is an error (22023).
+ */
+HxTable *
+hx_table_open_whole(Oid relid, const Jsonb *further)
+{
+	return open_table(relid, true, further);
 }
 
 /* The attribute that shows a column of the resource; InvalidAttrNumber where none does. */
