@@ -85,7 +85,7 @@ CREATE OR REPLACE VIEW small AS SELECT '{
                 {"name": "all", "type": "jsonb", "path": "@record"}],
             "filters": {"noteID": "integer", "since": "timestamp", "until": "timestamp", "isMade": "boolean", "search": "text", "cost": "number"},
             "filter_defaults": {"isMade": "true"}, "filter_aliases": {"note": "noteID"},
-            "order_by": {"made": {"ascending": {"sort": "made"}, "descending": {"sort": "-made"}, "stable": true}}
+            "modified": "made", "order_by": {"made": {"ascending": {"sort": "made"}, "descending": {"sort": "-made"}, "stable": true}}
         },
         "others": {"schema": "b", "table": "notes", "path": "/notes", "envelope": "array", "columns": [{"name": "value", "type": "text", "path": "@value"}]}
     }
@@ -114,6 +114,10 @@ SELECT try('{resources,notes,filter_defaults}', '{"isDeleted": "false"}');
 SELECT try('{resources,notes,filter_aliases}', '{"id": "ID"}');
 SELECT try('{resources,notes,order_by}', '{"title": {"ascending": {"sort": "title"}}}');
 SELECT try('{resources,notes,order_by}', '{"made": {"stable": true}}');
+SELECT try('{resources,notes,modified}', '"changed"');
+SELECT try('{resources,notes,modified}', '"search"');
+SELECT try('{resources,notes,modified}', '["made"]');
+SELECT try('{resources,notes,columns,2,filter}', '{"till": "until"}');
 SELECT try('{resources,others,operations}', '{"create": {"method": "POST"}}');
 SELECT try('{resources,notes,operations}', '{"create": {"method": "GET", "id": "id"}}');
 SELECT try('{resources,notes,operations}', '{"erase": {"method": "DELETE"}}');

@@ -155,6 +155,7 @@ static const Rule rules[] = {
 	{"resources.*.fields", RULE_OBJECT},
 	{"resources.*.fields.*", RULE_TEXT},
 	{"resources.*.deleted", RULE_TEXT},
+	{"resources.*.modified", RULE_TEXT},
 	{"resources.*.operations", RULE_OBJECT},
 	{"resources.*.operations.*", RULE_OBJECT},
 	{"resources.*.operations.*.method", RULE_TEXT, true, " POST PUT PATCH DELETE "},

@@ -205,6 +205,30 @@ check_order(const char *name, const JsonbValue *value, void *arg)
 		hx_manifest_refuse(path, "names no parameter", "It is ascending, descending or both.");
 }
 
+/* What changed can be asked for only where the column with the time of that has a lower bound. */
+static void
+check_modified(const Checked *checked)
+{
+	char	   *modified = hx_json_text(checked->described, "modified");
+	char	   *path = below(checked, "modified");
+	int			number = 0;
+	ListCell   *cell;
+
+	if (modified == NULL)
+		return;
+	require_column(checked, path, modified);
+	foreach(cell, checked->column_names)
+	{
+		if (strcmp(lfirst(cell), modified) == 0)
+			break;
+		number++;
+	}
+	if (strcmp(hx_json_text(list_nth(checked->columns, number), "type"), "timestamptz") != 0)
+		hx_manifest_refuse(path, psprintf("column \"%s\" is no timestamptz", modified), NULL);
+	if (hx_json_text(list_nth(checked->columns, number), "filter.from") == NULL)
+		hx_manifest_refuse(path, psprintf("column \"%s\" has no filter \"from\"", modified), NULL);
+}
+
 /* A list of a parent has the parent's id in its path, as the value of a column. */
 static void
 check_parent(const Checked *checked)
@@ -288,6 +312,7 @@ check_resource(const char *name, const JsonbValue *value, void *arg)
 		check_column(&checked, number++, hx_json_value_part(lfirst(cell)));
 	check_parent(&checked);
 	check_one(&checked);
+	check_modified(&checked);
 	check_names(&checked, "count_ignores", false);
 	hx_json_each(hx_json_part(checked.described, "filter_defaults"), check_default, &checked);
 	hx_json_each(hx_json_part(checked.described, "filter_aliases"), check_alias, &checked);

@@ -123,6 +123,7 @@ hx_resource_read(const Jsonb *manifest, const char *connector, const char *name)
 	add_text(&resource->one_lacks, hx_json_part(described, "one.lacks"));
 	resource->parent = hx_json_text(described, "parent");
 	resource->deleted = hx_json_text(described, "deleted");
+	resource->modified = hx_json_text(described, "modified");
 	resource->drops_deleted = resource->deleted != NULL && hx_json_part(described, "filter_defaults") == NULL;
 	resource->utc = dates != NULL && strcmp(dates, "utc") == 0;
 	resource->rows = hx_json_double(described, "rows", ASSUMED_ROWS);
@@ -154,6 +155,7 @@ typedef struct FilterArg
 	Jsonb	   *defaults;
 	List	   *query;			/* of HxPair * */
 	List	   *seen;			/* of char * */
+	int			taken;			/* so many of these another filter has named */
 } FilterArg;
 
 static void
@@ -213,6 +215,9 @@ add_filter(const char *given_name, const JsonbValue *value, void *argument)
 						arg->resource->name, arg->connector, given_name),
 				 errhint("Its filters are: %s.", names.data)));
 	}
+	for (int i = 0; i < arg->taken; i++)
+		if (strcmp(list_nth(arg->seen, i), name) == 0)
+			refuse_filter(given_name, "The foreign table's own filter names it already.");
 	arg->seen = lappend(arg->seen, pstrdup(name));
 
 	/* Null takes back what the manifest would filter for by itself. */
@@ -248,16 +253,18 @@ add_filter_default(const char *name, const JsonbValue *value, void *argument)
 
 /*
  * The query parameters (a List of HxPair *) of a filter: an object of the
- * manifest's filter names, or NULL.  Unless deleted records are wanted, what
- * the manifest leaves out by itself is added.
+ * manifest's filter names, or NULL; and of a further one that narrows it, which
+ * names none of the same.  Unless deleted records are wanted, what the manifest
+ * leaves out by itself is added.
  * Errors: ERROR HV007 for an unknown filter, 22023 for a bad value.
  */
 List *
-hx_resource_filter(const HxResource *resource, const char *connector, const Jsonb *filter, bool include_deleted)
+hx_resource_filter(const HxResource *resource, const char *connector, const Jsonb *filter, const Jsonb *further,
+				   bool include_deleted)
 {
 	FilterArg	arg = {.resource = resource,.connector = connector};
 
-	if (filter != NULL && !JB_ROOT_IS_OBJECT(filter))
+	if ((filter != NULL && !JB_ROOT_IS_OBJECT(filter)) || (further != NULL && !JB_ROOT_IS_OBJECT(further)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a filter must be a JSON object"),
@@ -266,6 +273,8 @@ hx_resource_filter(const HxResource *resource, const char *connector, const Json
 	arg.aliases = hx_json_part(resource->described, "filter_aliases");
 	arg.defaults = hx_json_part(resource->described, "filter_defaults");
 	hx_json_each(filter, add_filter, &arg);
+	arg.taken = list_length(arg.seen);
+	hx_json_each(further, add_filter, &arg);
 	if (!include_deleted || resource->deleted == NULL)
 		hx_json_each(arg.defaults, add_filter_default, &arg);
 	return arg.query;

@@ -71,6 +71,7 @@ typedef struct HxResource
 	List	   *one_lacks;		/* of char *: columns a single record does not show */
 	const char *parent;			/* column of the parent's id, or NULL */
 	const char *deleted;		/* path of the mark of a deleted record, or NULL */
+	const char *modified;		/* column of the time at which a record was changed last, or NULL */
 	bool		drops_deleted;	/* no filter of the API leaves those out: hubex does */
 	bool		utc;			/* times without a zone are UTC */
 	double		rows;			/* so many are assumed where nothing is known */
@@ -87,13 +88,15 @@ extern HxColumn *hx_resource_column(const HxResource *resource, const char *name
 
 /* A filter as an object of the manifest's names into query parameters, with the defaults the manifest adds. */
 extern List *hx_resource_filter(const HxResource *resource, const char *connector, const Jsonb *filter,
-								bool include_deleted);
+								const Jsonb *further, bool include_deleted);
 
 /* record.c: a record's values as columns */
 typedef struct HxRecordShape HxRecordShape;
 extern HxRecordShape *hx_record_shape(const HxResource *resource, HxColumn **columns, TupleDesc desc,
 									  Bitmapset *needed, bool null_on_error);
 extern HxColumn **hx_record_columns(const HxResource *resource, TupleDesc desc);
+typedef void (*HxRecordWatch) (void *arg, int column, const char *record, const char *problem, bool fits);
+extern void hx_record_watch(HxRecordShape *shape, HxRecordWatch watch, void *arg);
 extern void hx_record_drop(HxRecordShape *shape, const char *path);
 extern void hx_record_set_filter(HxRecordShape *shape, AttrNumber attno, const char *text);
 extern bool hx_record_values(HxRecordShape *shape, const HxRecord *record, Datum *values, bool *nulls);
