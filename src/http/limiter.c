@@ -22,6 +22,26 @@
  * of a lower priority gets a permit.  The second is for those who come late;
  * one who never comes costs the others no more than it.
  *
+ * What goes on in the background, which nobody waits for, leaves something to
+ * those who come later: a backfill a third of the window or of the burst, what
+ * is asked for to stay in step a sixth.  Counted is all that was taken, so that
+ * somebody who has a steady use of the quota finds as much above that use, and
+ * the background has what is left.  Two more things hold for a window, of which
+ * nothing comes back before its time:
+ *	- The background takes its part evenly, with a tenth of it at once.  Else it
+ *	  would take it in the window's first moments, and who then needs more than
+ *	  the reserve would wait for all of the window.
+ *	- Who has just begun to ask is expected to go on as he began.  So it leaves
+ *	  room for that, too: for what others took since the first of them, as much
+ *	  again for each such time to the window's end.
+ * So who asks for a third of the quota at once, or evenly for four fifths of it,
+ * never waits for a backfill, whenever he begins; but of a few permits a part
+ * is less.  Two leave one; of a single one nothing can be left: a backfill takes
+ * it where nobody has for a whole window.
+ *
+ * The reserve is left also where nobody has asked for long: he who comes then
+ * is the one who must not wait, and what was taken cannot be given back.
+ *
  * The clock is the caller's.  Where it goes back, which the system's may, what
  * is remembered goes back with it.
  *
@@ -30,6 +50,7 @@
 #include "postgres.h"
 
 #include <ctype.h>
+#include <math.h>
 
 #include "utils/memutils.h"
 
@@ -42,6 +63,9 @@
 #define WINDOW_MARGIN_SHARE	50
 #define WINDOW_MARGIN_MIN	(USECS_PER_SEC / 10)
 #define WINDOW_MARGIN_MAX	USECS_PER_SEC
+#define BACKFILL_RESERVE	3		/* a backfill leaves one permit in so many */
+#define SYNC_RESERVE		6
+#define BURST_SHARE			10		/* of what a window gives the background, so much at once */
 #define CLAIM_GRACE			USECS_PER_SEC
 #define CLAIM_POLL			(USECS_PER_SEC / 10)
 #define CLOCK_TOLERANCE		USECS_PER_SEC	/* it is read before the lock */
@@ -55,6 +79,7 @@ typedef struct LimiterSlot
 	TimestampTz paused_until;
 	TimestampTz claims[HX_PRIORITIES];	/* valid until */
 	TimestampTz bucket_empty;	/* when all that was taken has leaked out */
+	TimestampTz background_even;	/* when what the background took of a window is no more than its even share */
 	int64		taken;
 	int64		throttled;
 	HxRate		rate;			/* as it was last asked for with */
@@ -65,6 +90,7 @@ typedef struct LimiterSlot
 	int64		sends;			/* in all entries */
 	TimestampTz times[RING_SIZE];
 	uint32		counts[RING_SIZE];
+	uint32		backgrounds[RING_SIZE];	/* of these, those of the background */
 } LimiterSlot;
 
 typedef struct Limiter
@@ -91,12 +117,16 @@ static void limiter_unlock(void);
 static LimiterSlot *find_slot(Limiter *limiter, const uint8 *key);
 static LimiterSlot *obtain_slot(Limiter *limiter, const uint8 *key);
 static TimestampTz follow_clock(LimiterSlot *slot, TimestampTz now);
-static int64 rate_wait(LimiterSlot *slot, const HxRate *rate, TimestampTz now);
-static int64 window_wait(LimiterSlot *slot, const HxRate *rate, TimestampTz now);
+static int64 rate_wait(LimiterSlot *slot, const HxRate *rate, TimestampTz now, HxPriority priority);
+static int usable(int permits, HxPriority priority);
+static int64 window_wait(LimiterSlot *slot, const HxRate *rate, TimestampTz now, int count);
+static int64 others_wait(const LimiterSlot *slot, const HxRate *rate, TimestampTz now);
+static int64 even_wait(LimiterSlot *slot, const HxRate *rate, TimestampTz now, int count);
+static int64 even_step(const HxRate *rate, int count);
 static int64 window_span(const HxRate *rate);
 static int64 bucket_step(const HxRate *rate);
 static int64 claim_wait(const LimiterSlot *slot, TimestampTz now, HxPriority priority);
-static void record_send(LimiterSlot *slot, const HxRate *rate, TimestampTz now);
+static void record_send(LimiterSlot *slot, const HxRate *rate, TimestampTz now, HxPriority priority);
 static int64 now_taken(const LimiterSlot *slot, TimestampTz now);
 static void copy_stats(const LimiterSlot *slot, TimestampTz now, HxLimiterStats *stats);
 
@@ -262,13 +292,13 @@ hx_limiter_take(const uint8 *key, const HxRate *rate, TimestampTz now, HxPriorit
 
 	now = follow_clock(slot, now);
 	slot->rate = *rate;
-	wait = Max(slot->paused_until - now, rate_wait(slot, rate, now));
+	wait = Max(slot->paused_until - now, rate_wait(slot, rate, now, priority));
 	if (wait <= 0)
 		wait = claim_wait(slot, now, priority);
 	if (wait <= 0)
 	{
 		wait = 0;
-		record_send(slot, rate, now);
+		record_send(slot, rate, now, priority);
 		slot->claims[priority] = now;
 		slot->taken++;
 	}
@@ -399,7 +429,7 @@ obtain_slot(Limiter *limiter, const uint8 *key)
 		}
 		memset(slot, 0, offsetof(LimiterSlot, times));
 		memcpy(slot->key, key, sizeof(slot->key));
-		slot->paused_until = slot->bucket_empty = slot->last_now = LONG_AGO;
+		slot->paused_until = slot->bucket_empty = slot->background_even = slot->last_now = LONG_AGO;
 		for (int i = 0; i < HX_PRIORITIES; i++)
 			slot->claims[i] = LONG_AGO;
 		slot->used = true;
@@ -427,6 +457,7 @@ follow_clock(LimiterSlot *slot, TimestampTz now)
 		for (int i = 0; i < HX_PRIORITIES; i++)
 			slot->claims[i] -= back;
 		slot->bucket_empty -= back;
+		slot->background_even -= back;
 		slot->paused_until -= back;
 		slot->last_now = now;
 	}
@@ -434,25 +465,95 @@ follow_clock(LimiterSlot *slot, TimestampTz now)
 	return slot->last_now;
 }
 
-/* Microseconds until the rate allows one more; not positive: now. */
+/* Microseconds until the rate allows one of this priority one more; not positive: now. */
 static int64
-rate_wait(LimiterSlot *slot, const HxRate *rate, TimestampTz now)
+rate_wait(LimiterSlot *slot, const HxRate *rate, TimestampTz now, HxPriority priority)
 {
+	int64		wait;
+
 	switch (rate->kind)
 	{
 		case HX_RATE_NONE:
 			return 0;
 		case HX_RATE_WINDOW:
-			return window_wait(slot, rate, now);
+			wait = window_wait(slot, rate, now, usable(rate->count, priority));
+			if (priority >= HX_PRIORITY_SYNC)
+			{
+				wait = Max(wait, even_wait(slot, rate, now, usable(rate->count, priority)));
+				wait = Max(wait, others_wait(slot, rate, now));
+			}
+			return wait;
 		case HX_RATE_BUCKET:
-			return slot->bucket_empty - now - (rate->burst - 1) * bucket_step(rate);
+			return slot->bucket_empty - now - (usable(rate->burst, priority) - 1) * bucket_step(rate);
 	}
 	pg_unreachable();
 }
 
-/* Forgets what the window has left behind, then looks for room in it. */
+/* How many of a window's permits, or of a burst's, a priority may use: not what it leaves to others. */
+static int
+usable(int permits, HxPriority priority)
+{
+	int			share = priority == HX_PRIORITY_BACKFILL ? BACKFILL_RESERVE : SYNC_RESERVE;
+
+	if (priority < HX_PRIORITY_SYNC || permits == 1)
+		return permits;
+	return permits - Max(permits / share, 1);
+}
+
+/*
+ * How long the background has to wait until there is room beside it for those
+ * who have begun to ask, if they go on as they did.
+ */
 static int64
-window_wait(LimiterSlot *slot, const HxRate *rate, TimestampTz now)
+others_wait(const LimiterSlot *slot, const HxRate *rate, TimestampTz now)
+{
+	int64		span = window_span(rate);
+	TimestampTz since = 0;
+	int64		others = 0;
+	int64		room = rate->count - 1;
+	int64		wait;
+
+	for (int i = 0; i < slot->entries; i++)
+	{
+		int			entry = (slot->first + i) % RING_SIZE;
+
+		if (others == 0)
+			since = slot->times[entry];
+		others += slot->counts[entry] - slot->backgrounds[entry];
+		room -= slot->backgrounds[entry];
+	}
+	if (others == 0)
+		return 0;
+
+	/* others * span / (now - since) <= room; if not, when it is, or when the next permit comes back */
+	wait = slot->times[slot->first] + span + 1 - now;
+	if (room > 0)
+		wait = Min(wait, (int64) ceil((double) others * span / room) - (now - since));
+	return wait;
+}
+
+/* How long the background has to wait to take so many permits a window evenly, but for a few at once. */
+static int64
+even_wait(LimiterSlot *slot, const HxRate *rate, TimestampTz now, int count)
+{
+	int64		step = even_step(rate, count);
+	int			at_once = Max(count / BURST_SHARE, 1);
+
+	/* what is so far ahead is of another rate */
+	slot->background_even = Min(slot->background_even, now + 2 * at_once * step);
+	return slot->background_even - now - (at_once - 1) * step;
+}
+
+/* The time between two of so many permits a window, rounded up. */
+static int64
+even_step(const HxRate *rate, int count)
+{
+	return (window_span(rate) + count - 1) / count;
+}
+
+/* Forgets what the window has left behind, then looks for room for one of so many in it. */
+static int64
+window_wait(LimiterSlot *slot, const HxRate *rate, TimestampTz now, int count)
 {
 	int64		span = window_span(rate);
 	int64		surplus;
@@ -466,7 +567,7 @@ window_wait(LimiterSlot *slot, const HxRate *rate, TimestampTz now)
 	}
 
 	/* the sends that need to leave the window first */
-	surplus = slot->sends + 1 - rate->count;
+	surplus = slot->sends + 1 - count;
 	if (surplus <= 0)
 		return 0;
 	for (i = 0; i < slot->entries - 1; i++)
@@ -508,21 +609,25 @@ claim_wait(const LimiterSlot *slot, TimestampTz now, HxPriority priority)
 }
 
 static void
-record_send(LimiterSlot *slot, const HxRate *rate, TimestampTz now)
+record_send(LimiterSlot *slot, const HxRate *rate, TimestampTz now, HxPriority priority)
 {
 	int			last = (slot->first + slot->entries - 1 + RING_SIZE) % RING_SIZE;
+	bool		background = priority >= HX_PRIORITY_SYNC;
 	uint32		shared;
 
 	if (rate->kind == HX_RATE_BUCKET)
 		slot->bucket_empty = Max(slot->bucket_empty, now) + bucket_step(rate);
 	if (rate->kind != HX_RATE_WINDOW)
 		return;
+	if (background)
+		slot->background_even = Max(slot->background_even, now) + even_step(rate, usable(rate->count, priority));
 
 	/* how many sends an entry holds so that a full window fits */
 	shared = (rate->count + RING_SIZE - 1) / RING_SIZE;
 	if (slot->entries > 0 && (slot->counts[last] < shared || slot->entries == RING_SIZE))
 	{
 		slot->counts[last]++;
+		slot->backgrounds[last] += background;
 		slot->times[last] = now;
 	}
 	else
@@ -530,6 +635,7 @@ record_send(LimiterSlot *slot, const HxRate *rate, TimestampTz now)
 		last = (last + 1) % RING_SIZE;
 		slot->times[last] = now;
 		slot->counts[last] = 1;
+		slot->backgrounds[last] = background;
 		slot->entries++;
 	}
 	slot->sends++;

@@ -37,10 +37,11 @@ typedef enum HxPriority
 {
 	HX_PRIORITY_INTERACTIVE,
 	HX_PRIORITY_DELIVERY,
+	HX_PRIORITY_SYNC,			/* from here on, nobody waits for the answer */
 	HX_PRIORITY_BACKFILL
 } HxPriority;
 
-#define HX_PRIORITIES	3
+#define HX_PRIORITIES	4
 
 /* What is known of an account. */
 typedef struct HxLimiterStats
