@@ -20,7 +20,18 @@
  * What that promises is for records that are there all the time; one that
  * comes, goes or moves meanwhile may be given or not.
  *
+ * Going on where an earlier reader ended.  That one's place is given by a
+ * position and by the keys of the records given last.  The first page begins
+ * before the position, and what it has before the last of those that is there
+ * does not count.  It is the same proof: an order that is stable has behind a
+ * record that was given, and those given with it, just what was not.  Where
+ * the page has none of them, they are looked for before and behind it; where
+ * they are not found, all of them may be gone, and the list is read from its
+ * start.  So is one that comes without pages, whose order says nothing.  Only
+ * then do records come again.
+ *
  * Nothing here waits but hx_reader_next() when told to, and hx_reader_wait().
+ * Nothing here needs a transaction, if the encoding of the client is UTF-8.
  *
  *-------------------------------------------------------------------------
  */
@@ -36,6 +47,7 @@
 #define OVERLAP_MOST		10
 #define OVERLAP_SHARE		100	/* a page has one record of overlap for so many */
 #define STEPS_BACK_MOST		5
+#define SEARCH_LEAST		6		/* pages */
 #define UNPAGED_MOST		10000
 #define LEFT_ALONE_US		(10 * USECS_PER_SEC)
 
@@ -45,8 +57,11 @@ static dlist_head readers = DLIST_STATIC_INIT(readers);
 static void reader_release(void *arg);
 static HxReadState try_next(HxReader *reader, HxRecord *record);
 static ReaderPart *begin_part(HxReader *reader);
+static void go_on(HxReader *reader, ReaderPart *part, int64 from, int64 size);
 static void end_part(HxReader *reader, ReaderPart *part);
 static void used_up(HxReader *reader, ReaderPage *page);
+static bool reads_on_for_total(HxReader *reader);
+static void look_elsewhere(HxReader *reader, ReaderPage *page);
 static void step_back(HxReader *reader, ReaderPage *page);
 static void drop_pages(HxReader *reader, ReaderPart *part, ReaderPage *but);
 static void ask_ahead(HxReader *reader);
@@ -65,7 +80,7 @@ hx_reader_begin(const HxReadOrder *order)
 	MemoryContext old = MemoryContextSwitchTo(cxt);
 	HxReader   *reader = palloc0(sizeof(HxReader));
 
-	Assert(order->skip == 0 || list_length(order->parts) == 1);
+	Assert((order->skip == 0 && order->known == NIL) || list_length(order->parts) == 1);
 	reader->cxt = cxt;
 	reader->order = *order;
 	reader->signs_in = hx_sign_in_needed(account);
@@ -104,11 +119,34 @@ hx_reader_end(HxReader *reader)
 	MemoryContextDelete(reader->cxt);
 }
 
+/*
+ * What the record that was given last is known by, palloc'd: what "known" takes.
+ * NULL for one that was asked for by its id.
+ */
+char *
+hx_reader_key(const HxReader *reader)
+{
+	return reader->key != NULL ? pnstrdup(reader->key, reader->key_len) : NULL;
+}
+
 /* The number of records that the remote side counts in the part at hand; -1: none said yet. */
 int64
 hx_reader_total(const HxReader *reader)
 {
 	return reader->total;
+}
+
+/*
+ * Where the record given last was: how many records of the list lie up to and
+ * including it, as the remote side counted them when it gave its page; and when
+ * that page was asked for, by the request that brought it.  An order that has
+ * *position as "skip" goes on behind it.
+ */
+void
+hx_reader_place(const HxReader *reader, int64 *position, TimestampTz *asked_at)
+{
+	*position = reader->position;
+	*asked_at = reader->asked_at;
 }
 
 const HxReadStats *
@@ -158,7 +196,12 @@ hx_reader_next(HxReader *reader, bool wait, HxRecord *record)
 	return state;
 }
 
-/* Waits once until a reader that had to wait may go on, at most so long (-1: no end). */
+/*
+ * Waits once until one of this process's readers that had to wait may go on,
+ * at most so long (-1: no end).  Returns early for whatever sets the latch,
+ * which is reset: who has other wishes looks after them after each call, and
+ * then asks each reader again.  Throws for interrupts.
+ */
 void
 hx_reader_wait(long timeout_ms)
 {
@@ -224,8 +267,9 @@ try_next(HxReader *reader, HxRecord *record)
 	{
 		ReaderPart *part;
 		ReaderPage *page;
+		bool		enough = reader->order.most >= 0 && reader->stats.records >= reader->order.most && !reader->counting;
 
-		if (reader->order.most >= 0 && reader->stats.records >= reader->order.most && !reader->counting)
+		if (enough && !reads_on_for_total(reader))
 			break;
 		if (dlist_is_empty(&reader->parts) && begin_part(reader) == NULL)
 			break;
@@ -234,7 +278,13 @@ try_next(HxReader *reader, HxRecord *record)
 		switch (hx_reader_page_next(reader, page, record))
 		{
 			case PAGE_RECORD:
+				if (enough)
+					break;
 				reader->stats.records++;
+				reader->position = page->cut;
+				if (part->paged && !page->whole_list)
+					reader->position += page->from - reader->origin;
+				reader->asked_at = page->sent_at;
 				return HX_READ_RECORD;
 			case PAGE_WAITS:
 				return HX_READ_WAIT;
@@ -242,7 +292,9 @@ try_next(HxReader *reader, HxRecord *record)
 				used_up(reader, page);
 				break;
 			case PAGE_GAP:
-				if (page->empty && page->total <= part->said_to_end)
+				if (part->resumed)
+					look_elsewhere(reader, page);
+				else if (page->empty && page->total <= part->said_to_end)
 					end_part(reader, part);
 				else
 					step_back(reader, page);
@@ -255,6 +307,18 @@ try_next(HxReader *reader, HxRecord *record)
 	while (!dlist_is_empty(&reader->parts))
 		end_part(reader, dlist_head_element(ReaderPart, node, &reader->parts));
 	return HX_READ_END;
+}
+
+/* Is a page being read that will say only at its end how many records there are, and is that wanted? */
+static bool
+reads_on_for_total(HxReader *reader)
+{
+	ReaderPart *part;
+
+	if (!reader->order.total || reader->total >= 0 || dlist_is_empty(&reader->parts))
+		return false;
+	part = dlist_head_element(ReaderPart, node, &reader->parts);
+	return dlist_head_element(ReaderPage, node, &part->pages)->whole_list;
 }
 
 /* Begins the next part with its first page, which is not asked for yet; NULL: there is none. */
@@ -286,9 +350,45 @@ begin_part(HxReader *reader)
 	from = reader->origin + (part->paged ? order->skip : 0);
 	if (order->most >= 0 && !reader->counting)
 		size = Min(size, order->most - reader->stats.records);
-	(void) hx_reader_page_make(reader, part, from, from + size - 1, PAGE_FREE);
+	if (order->known != NIL)
+		go_on(reader, part, from, size);
+	else
+		(void) hx_reader_page_make(reader, part, from, from + size - 1, PAGE_FREE);
 	dlist_push_tail(&reader->parts, &part->node);
 	return part;
+}
+
+/* Begins a part where an earlier reader ended: its first page overlaps with what that one gave. */
+static void
+go_on(HxReader *reader, ReaderPart *part, int64 from, int64 size)
+{
+	int64		back = Min(hx_reader_overlap(reader), Min(list_length(reader->order.known), from - reader->origin));
+	ListCell   *cell;
+
+	/* from here on it is no more than a place in the list, which may turn out to be another one */
+	reader->order.skip = 0;
+	part->resumed = part->paged && back > 0;
+	if (!part->resumed)
+		from = reader->origin;
+	else
+	{
+		foreach(cell, reader->order.known)
+			hx_window_add_earlier(part->window, lfirst(cell));
+		part->doubted = true;
+		part->search_most = Max((from - reader->origin) / reader->page_size, SEARCH_LEAST);
+		from -= back;
+		size = Min(size + back, reader->page_size);
+	}
+	(void) hx_reader_page_make(reader, part, from, from + size - 1, part->resumed ? PAGE_SEARCHED : PAGE_FREE);
+}
+
+/* Where an earlier reader ended is not to be found, or says nothing: all of the list is to be given. */
+void
+hx_reader_begin_anew(HxReader *reader, ReaderPart *part)
+{
+	part->resumed = false;
+	part->steps_back = part->search_from = part->search_till = 0;
+	part->window = hx_window_make(part->cxt, reader->page_size);
 }
 
 static void
@@ -366,14 +466,16 @@ used_up(HxReader *reader, ReaderPage *page)
 
 	/*
 	 * A list that has become shorter is believed to end only when there is
-	 * nothing behind its end: it may be that the number alone is wrong.
+	 * nothing behind its end: it may be that the number alone is wrong.  So it
+	 * is where an earlier reader knew another number.
 	 */
 	if (!part->paged || page->whole_list ||
-		(at_end && (page->total >= part->largest_total || page->last <= part->said_to_end)))
+		(at_end && ((page->total >= part->largest_total && !part->doubted) || page->last <= part->said_to_end)))
 	{
 		end_part(reader, part);
 		return;
 	}
+	part->doubted = false;
 	part->fitting_total = page->total;
 	part->steps_back = 0;
 	part->said_to_end = at_end ? page->last : 0;
@@ -392,6 +494,58 @@ used_up(HxReader *reader, ReaderPage *page)
 		}
 	}
 	hx_reader_page_release(reader, page);
+}
+
+/*
+ * A page has none of the records that an earlier reader gave last: others were
+ * removed before them, or added, or they themselves are gone.  They are looked
+ * for on both sides, further and further away, as long as that costs less than
+ * to read again what that reader gave; then that is done.
+ */
+static void
+look_elsewhere(HxReader *reader, ReaderPage *page)
+{
+	ReaderPart *part = page->part;
+	int64		from = page->last + 1;
+	PageBegin	begin = PAGE_SEARCHED;
+
+	part->searched++;
+	if (part->search_from == 0)
+	{
+		/* this was the first page; where it is behind the end, there is nothing behind it */
+		part->low = page->empty ? Min(page->from, page->total + 1) : page->from;
+		part->high = page->last;
+		part->looks_ahead = true;	/* so the first look is back: more is removed than comes back */
+	}
+	if (part->search_from == 0 || from > Min(part->search_till, page->total))
+	{
+		int64		span;
+
+		/* each side once, then both twice as far; at an end of the list only the other */
+		part->low = part->search_from > 0 ? Min(part->low, part->search_from) : part->low;
+		part->high = Max(part->high, page->last);
+		span = reader->page_size << (part->steps_back++ / 2);
+		part->looks_ahead = part->low <= reader->origin || (!part->looks_ahead && part->high < page->total);
+		if (part->looks_ahead)
+		{
+			part->search_from = part->high + 1;
+			part->search_till = Min(part->high + span, page->total);
+		}
+		else
+		{
+			part->search_from = Max(part->low - span, reader->origin);
+			part->search_till = part->low - 1;
+		}
+		from = part->search_from;
+	}
+	if (part->searched > part->search_most || from > part->search_till)
+	{
+		hx_reader_begin_anew(reader, part);
+		from = reader->origin;
+		begin = PAGE_FREE;
+	}
+	drop_pages(reader, part, NULL);
+	(void) hx_reader_page_make(reader, part, from, from + reader->page_size - 1, begin);
 }
 
 /*

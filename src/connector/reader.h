@@ -42,8 +42,11 @@ typedef struct HxReadOrder
 	List	   *parts;			/* of HxReadPart * */
 	List	   *order;			/* of HxPair *: parameters of the sort; NIL: the resource's own */
 	int64		skip;			/* records of the list not wanted at its start; of one part only */
+	List	   *known;			/* of char *: keys of the last records before these that an earlier reader gave;
+								 * see reader.c */
 	int64		most;			/* records wanted; -1: all */
 	bool		all;			/* everything will be read: pages may be asked for ahead */
+	bool		total;			/* hx_reader_total() is wanted at the end, also where "most" comes first */
 	HxPriority	priority;
 	HxReadBudget *budget;		/* or NULL */
 } HxReadOrder;
@@ -73,6 +76,8 @@ extern HxReadState hx_reader_next(HxReader *reader, bool wait, HxRecord *record)
 extern void hx_reader_wait(long timeout_ms);
 extern void hx_reader_end(HxReader *reader);
 extern int64 hx_reader_total(const HxReader *reader);
+extern void hx_reader_place(const HxReader *reader, int64 *position, TimestampTz *asked_at);
+extern char *hx_reader_key(const HxReader *reader);
 extern const HxReadStats *hx_reader_stats(const HxReader *reader);
 extern void hx_reader_add_stats(HxReadStats *sum, const HxReadStats *more);
 

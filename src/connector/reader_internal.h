@@ -25,6 +25,7 @@ typedef struct HxReadWindow HxReadWindow;
 extern HxReadWindow *hx_window_make(MemoryContext parent, int64 size);
 extern int64 hx_window_find(const HxReadWindow *window, const char *key, size_t len);
 extern void hx_window_add(HxReadWindow *window, const char *key, size_t len, int64 page);
+extern void hx_window_add_earlier(HxReadWindow *window, const char *key);
 extern bool hx_window_is_complete(const HxReadWindow *window);
 
 typedef struct ReaderPart ReaderPart;
@@ -55,6 +56,7 @@ typedef struct ReaderPage
 	int			tries;
 	TimestampTz not_before;		/* it is to be sent; 0: at once */
 	TimestampTz throttled_since;	/* it waits for quota; 0: it does not */
+	TimestampTz sent_at;		/* the last time */
 
 	/* the answer */
 	bool		headed;			/* its head was judged */
@@ -82,9 +84,16 @@ struct ReaderPart
 	int64		fitting_total;	/* as the last page said that fitted */
 	int64		said_to_end;	/* the position at which that page said the list ends; 0: it did not */
 	int64		next;			/* first record that no page was made for; 0: not known yet */
+	bool		resumed;		/* where an earlier reader ended was not found yet */
+	bool		doubted;		/* what the page at hand says of the list's end */
 	int			steps_back;		/* since a page fitted */
 	int64		search_from;	/* where the place is looked for, after a step back */
 	int64		search_till;
+	int64		low;			/* where an earlier reader ended is not from here */
+	int64		high;			/* ... to here */
+	bool		looks_ahead;	/* it is looked for behind that */
+	int64		searched;		/* pages that were looked through */
+	int64		search_most;	/* ... and no more */
 };
 
 struct HxReader
@@ -109,6 +118,8 @@ struct HxReader
 	int64		total;
 	int64		counted;
 	bool		ended;
+	int64		position;		/* of the record given last, in the list; from 1 */
+	TimestampTz asked_at;		/* when it was asked for */
 
 	HxSignIn   *sign_in;		/* this reader's own, or NULL */
 	TimestampTz wake_at;		/* what is blocked may go on; 0: nothing is */
@@ -123,6 +134,10 @@ struct HxReader
 
 	HxRecordFinder *id_finder;	/* of records without a key, or NULL */
 	HxReadStats stats;
+
+	/* of the record given last, while that is good; NULL: it was asked for by its id */
+	const char *key;
+	size_t		key_len;
 };
 
 /* What a look at a page came to. */
@@ -140,6 +155,7 @@ extern bool hx_reader_drive(HxReader *reader, long timeout_ms);
 extern void hx_reader_headed(HxReader *reader, ReaderPage *page);
 extern int64 hx_reader_overlap(const HxReader *reader);
 extern bool hx_reader_may_ask(const HxReader *reader, bool ahead);
+extern void hx_reader_begin_anew(HxReader *reader, ReaderPart *part);
 
 /* reader_page.c */
 extern ReaderPage *hx_reader_page_make(HxReader *reader, ReaderPart *part, int64 from, int64 till, PageBegin begin);

@@ -21,6 +21,7 @@
 #include "postgres.h"
 
 #include "common/pg_prng.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -29,7 +30,7 @@
 #include "connector/reader_internal.h"
 
 #define CHUNK_SIZE			65536
-#define RETRY_AFTER_MOST_MS	(60 * 1000)
+#define RETRY_AFTER_MOST_MS	(60 * 1000)	/* that somebody is kept waiting */
 
 static bool take_token(HxReader *reader, HxToken *token);
 static bool take_quota(HxReader *reader, ReaderPage *page, bool ahead);
@@ -42,6 +43,7 @@ static PageState judge_record(HxReader *reader, ReaderPage *page, HxRecord *reco
 static PageState judge_end(HxReader *reader, ReaderPage *page);
 static PageState judge_failure(HxReader *reader, ReaderPage *page);
 static bool asks_for_pause(const HxHttpResult *result);
+static bool pause_is_too_long(const HxReader *reader, const HxHttpResult *result);
 static bool may_repeat(const HxReader *reader, const HxHttpResult *result);
 HX_NORETURN static void report_failure(HxReader *reader, ReaderPage *page, const HxHttpResult *result);
 static void ask_again(HxReader *reader, ReaderPage *page);
@@ -186,6 +188,7 @@ start_transfer(HxReader *reader, ReaderPage *page, const HxToken *token)
 	request = hx_call_request(order->account, &call, token->text);
 	request->stream = true;
 	request->cxt = page->cxt;
+	page->sent_at = GetCurrentTimestamp();
 	page->transfer = hx_http_start(hx_http_streams(), request, NULL);
 	page->token_version = token->version;
 	page->number = ++reader->numbers;
@@ -217,7 +220,7 @@ hx_reader_page_next(HxReader *reader, ReaderPage *page, HxRecord *record)
 		if ((reader->counting || status == 204) && !hx_http_ended(page->transfer))
 			return PAGE_WAITS;
 		if (!judge_head(reader, page, status))
-			return PAGE_USED_UP;
+			return page->part->resumed ? PAGE_GAP : PAGE_USED_UP;
 	}
 	return cut_record(reader, page, record);
 }
@@ -250,12 +253,21 @@ judge_head(HxReader *reader, ReaderPage *page, int status)
 	{
 		page->empty = status == 204;
 		page->last = page->total = page->empty ? 0 : reader->origin;
+
+		/* nothing there where an earlier reader was is not nothing at all */
+		if (part->resumed)
+			page->last = page->total = page->from - 1;
 	}
 	else if (header == NULL)
 	{
 		if (status == 206 || part->total >= 0)
 			bad_page(reader, page, "The answer has no Content-Range, so it may be cut off.");
 		page->whole_list = true;
+		if (part->resumed)
+		{
+			hx_reader_begin_anew(reader, part);
+			page->begin = PAGE_FREE;
+		}
 	}
 	else if (!read_content_range(header, reader->unit, &first, &last, &total))
 		bad_page(reader, page, psprintf("Content-Range \"%s\" cannot be read.", header));
@@ -281,7 +293,7 @@ judge_head(HxReader *reader, ReaderPage *page, int status)
 		page->total = total;
 	}
 
-	if (!page->whole_list)
+	if (!page->whole_list && (status != 204 || !part->resumed))
 		hx_reader_headed(reader, page);
 	if (status != 204 && !reader->counting)
 	{
@@ -409,9 +421,12 @@ find_id(HxReader *reader, const HxRecord *record, HxFound *id)
 	return hx_finder_find(reader->id_finder, record, id) && id->kind != HX_FOUND_NOTHING;
 }
 
-/* What a record is known by: its key, else its id, else all that it says. */
+/*
+ * What a record is known by: its key, else its id, else all that it says.  The
+ * first two as the record's column shows them, good as long as the page.
+ */
 static void
-identify(HxReader *reader, const HxRecord *record, const char **key, size_t *len)
+identify(HxReader *reader, const ReaderPage *page, const HxRecord *record, const char **key, size_t *len)
 {
 	HxFound		id;
 
@@ -424,6 +439,21 @@ identify(HxReader *reader, const HxRecord *record, const char **key, size_t *len
 	{
 		*key = id.bytes;
 		*len = id.len;
+		if (id.escaped || (id.kind == HX_FOUND_TEXT && GetDatabaseEncoding() != PG_UTF8))
+		{
+			MemoryContext old = MemoryContextSwitchTo(page->cxt);
+			bool		replaced = false;
+			size_t		text_len;
+			char	   *text = hx_found_text(&id, &text_len, &replaced);
+
+			/* what this database cannot show may be the same of two */
+			if (!replaced)
+			{
+				*key = text;
+				*len = text_len;
+			}
+			MemoryContextSwitchTo(old);
+		}
 	}
 	else
 	{
@@ -487,11 +517,14 @@ judge_record(HxReader *reader, ReaderPage *page, HxRecord *record)
 			return PAGE_WAITS;
 
 		/* in an array without ids two may be the same */
-		identify(reader, record, &key, &len);
+		identify(reader, page, record, &key, &len);
+		reader->key = key;
+		reader->key_len = len;
 		seen = hx_window_find(part->window, key, len);
 		if (seen >= 0 && (seen != page->number || key != record->bytes))
 		{
 			page->begin = PAGE_FREE;
+			part->resumed = false;
 			return PAGE_WAITS;
 		}
 		if (page->begin == PAGE_ANCHORED)
@@ -525,7 +558,9 @@ judge_end(HxReader *reader, ReaderPage *page)
 	}
 	if (page->cut != promised)
 		bad_page(reader, page, psprintf("Its Content-Range does not fit a body of " INT64_FORMAT " records.", page->cut));
-	return page->begin == PAGE_FREE || page->total == 0 ? PAGE_USED_UP : PAGE_GAP;
+	if (page->begin == PAGE_FREE || (page->total == 0 && !page->part->resumed))
+		return PAGE_USED_UP;
+	return PAGE_GAP;
 }
 
 /*
@@ -545,7 +580,7 @@ judge_failure(HxReader *reader, ReaderPage *page)
 	}
 	if (hx_reader_page_mend(reader, page))
 		return PAGE_WAITS;
-	if (asks_for_pause(result) && result->retry_after_ms > RETRY_AFTER_MOST_MS)
+	if (pause_is_too_long(reader, result))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
 				 errmsg("server \"%s\" allows no more requests for now", reader->order.account->server),
@@ -578,14 +613,14 @@ hx_reader_page_mend(HxReader *reader, ReaderPage *page)
 	/* a connection that nobody read from may be closed by right */
 	if (!answered && result->fault == HX_HTTP_CLOSED && reader->left_alone)
 		page->tries = 0;
-	if (!may_repeat(reader, result) || page->tries >= HX_READ_TRIES)
+
+	/* a quota that others have used up is no failure where nobody waits */
+	if (asks_for_pause(result) && result->status == 429 && reader->order.priority >= HX_PRIORITY_SYNC)
+		page->tries--;
+	if (!may_repeat(reader, result) || page->tries >= HX_READ_TRIES || pause_is_too_long(reader, result))
 		return false;
 	if (asks_for_pause(result))
-	{
-		if (result->retry_after_ms > RETRY_AFTER_MOST_MS)
-			return false;
 		hx_limiter_pause(account->key, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), result->retry_after_ms));
-	}
 	wait_ms = hx_retry_wait_ms(&account->retry, Max(page->tries, 1), result->retry_after_ms,
 							   pg_prng_double(&pg_global_prng_state));
 	page->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), wait_ms);
@@ -600,6 +635,14 @@ asks_for_pause(const HxHttpResult *result)
 {
 	return result->outcome == HX_HTTP_ANSWERED && (result->status == 429 || result->status == 503) &&
 		result->retry_after_ms > 0;
+}
+
+/* Does it say so to one for whom somebody waits, who will hear of it instead? */
+static bool
+pause_is_too_long(const HxReader *reader, const HxHttpResult *result)
+{
+	return asks_for_pause(result) && result->retry_after_ms > RETRY_AFTER_MOST_MS &&
+		reader->order.priority < HX_PRIORITY_SYNC;
 }
 
 static bool

@@ -120,7 +120,18 @@ hx_window_add(HxReadWindow *window, const char *key, size_t len, int64 page)
 	seen_insert(window->young.table, copy, &found)->page = page;
 }
 
-/* Is every record known that was ever added? */
+/* Remembers a record that an earlier reader gave: not the only one, so that it is never known what all of them are. */
+void
+hx_window_add_earlier(HxReadWindow *window, const char *key)
+{
+	size_t		len = strlen(key);
+
+	if (hx_window_find(window, key, len) < 0)
+		hx_window_add(window, key, len, 0);
+	window->complete = false;
+}
+
+/* Is every record known that was ever given? */
 bool
 hx_window_is_complete(const HxReadWindow *window)
 {

@@ -9,8 +9,10 @@
  *
  * A value that does not fit its column is the type's own error, with a
  * context that names column, record, resource and value; or, where the table
- * wishes so, NULL and a warning that names them.  A record that is not JSON
- * is an error always, since nothing tells what else of the page is true.
+ * wishes so, NULL and a warning that names them.  Who watches a shape is told
+ * instead of warned, and has the names in the error's detail.  A record that is
+ * not JSON is an error always, since nothing tells what else of the page is
+ * true.
  *
  *-------------------------------------------------------------------------
  */
@@ -59,6 +61,8 @@ struct HxRecordShape
 	const char *resource;
 	bool		takes_values;	/* records may be no objects */
 	bool		null_on_error;
+	HxRecordWatch watch;		/* or NULL */
+	void	   *watch_arg;
 	int			npaths;
 	const char **paths;
 	int			id_path;		/* of the record's id within it, or -1 */
@@ -182,6 +186,19 @@ hx_record_drop(HxRecordShape *shape, const char *path)
 }
 
 /*
+ * Has a function called, instead of a warning, for each value that does not fit
+ * (fits is false; with null_on_error) or in which letters were replaced (fits
+ * is true).  It is told the column, an attribute's number less one, the record
+ * and the problem.
+ */
+void
+hx_record_watch(HxRecordShape *shape, HxRecordWatch watch, void *arg)
+{
+	shape->watch = watch;
+	shape->watch_arg = arg;
+}
+
+/*
  * Says what the column of a number has, whose value no record tells: what was
  * asked for; NULL is nothing.  It may be said anew for every pass.
  */
@@ -259,6 +276,9 @@ add_context(void *arg)
 		errcontext("a record of resource \"%s\"", shape->resource);
 	else if (shape->column == NULL)
 		errcontext("record %s of resource \"%s\"", id, shape->resource);
+	else if (shape->watch != NULL && !shape->null_on_error && shape->value != NULL)
+		errdetail("Column \"%s\" of record %s of resource \"%s\": \"%s\".", shape->column, id, shape->resource,
+				  show(shape->value, shape->value_len));
 	else if (shape->value == NULL)
 		errcontext("column \"%s\" of record %s of resource \"%s\"", shape->column, id, shape->resource);
 	else
@@ -313,6 +333,11 @@ read_value(HxRecordShape *shape, ShapeColumn *column, const HxFound *found, cons
 	else if (!(found ? hx_value_try(&column->type, found, value, &replaced, &problem)
 			   : hx_value_try_text(&column->type, text, len, value, &problem)))
 	{
+		if (shape->watch != NULL)
+		{
+			shape->watch(shape->watch_arg, column - shape->columns, shape->id, problem, false);
+			return false;
+		}
 		ereport(WARNING,
 				(errcode(ERRCODE_DATA_EXCEPTION),
 				 errmsg("a value does not fit column \"%s\" and is null instead", column->name),
@@ -320,7 +345,10 @@ read_value(HxRecordShape *shape, ShapeColumn *column, const HxFound *found, cons
 						   shape->resource, show(shape->value, shape->value_len), problem)));
 		return false;
 	}
-	if (replaced && !column->replaced)
+	if (replaced && shape->watch != NULL)
+		shape->watch(shape->watch_arg, column - shape->columns, shape->id,
+					 "letters that this database cannot hold were replaced by question marks", true);
+	else if (replaced && !column->replaced)
 	{
 		column->replaced = true;
 		ereport(WARNING,

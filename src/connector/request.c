@@ -153,8 +153,9 @@ nap(long milliseconds)
 
 /*
  * Asks for room in the account's quota for one more request: 0 takes it, else
- * so many microseconds later it makes sense to ask again.  Who waits for an
- * answer, since some time, is told when that would take too long.
+ * so many microseconds later it makes sense to ask again.  Where somebody waits
+ * for an answer, since some time, he is told when that would take too long;
+ * what goes on in the background waits as long as it takes.
  */
 int64
 hx_call_permit(const HxAccount *account, HxPriority priority, TimestampTz since)
@@ -162,7 +163,7 @@ hx_call_permit(const HxAccount *account, HxPriority priority, TimestampTz since)
 	TimestampTz now = GetCurrentTimestamp();
 	int64		wait_us = hx_limiter_take(account->key, &account->rate, now, priority);
 
-	if (wait_us > 0 && now - since + wait_us > QUOTA_WAIT_MAX_S * USECS_PER_SEC)
+	if (priority < HX_PRIORITY_SYNC && wait_us > 0 && now - since + wait_us > QUOTA_WAIT_MAX_S * USECS_PER_SEC)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
 				 errmsg("the quota of server \"%s\" has no room", account->server),

@@ -165,6 +165,20 @@ hx_sign_in_begin(const HxAccount *account, HxPriority priority)
 	return sign_in;
 }
 
+/*
+ * Asks for room in the quota for a sign-in.  Anybody may be waiting for the
+ * token, so it goes ahead of all that the background does, whoever the signer is.
+ */
+static int64
+take_permit(const HxSignIn *sign_in)
+{
+	const HxAccount *account = sign_in->account;
+
+	if (sign_in->priority >= HX_PRIORITY_SYNC)
+		return hx_limiter_take(account->key, &account->rate, GetCurrentTimestamp(), HX_PRIORITY_INTERACTIVE);
+	return hx_call_permit(account, sign_in->priority, sign_in->began);
+}
+
 /* Goes on with a sign-in where it can; true if it has ended. */
 bool
 hx_sign_in_step(HxSignIn *sign_in)
@@ -176,7 +190,7 @@ hx_sign_in_step(HxSignIn *sign_in)
 	old = MemoryContextSwitchTo(sign_in->cxt);
 	if (sign_in->transfer == NULL && sign_in->ask_at <= GetCurrentTimestamp())
 	{
-		int64		wait_us = hx_call_permit(sign_in->account, sign_in->priority, sign_in->began);
+		int64		wait_us = take_permit(sign_in);
 
 		if (wait_us > 0)
 			sign_in->ask_at = GetCurrentTimestamp() + wait_us;

@@ -40,11 +40,15 @@ typedef struct HxWriterRoutines
 	 */
 	HxWriter   *(*begin) (const HxAccount *account, const char *resource, const char *operation, Oid role);
 
-	/* Creates a record; "more" is an object of further fields by any of their names, or NULL. */
-	void		(*create) (HxWriter *writer, const HxField *fields, int nfields, Jsonb *more);
+	/*
+	 * Creates a record; "more" is an object of further fields by any of their
+	 * names, or NULL.  This and change() return the request's id; 0 while they
+	 * are held.
+	 */
+	int64		(*create) (HxWriter *writer, const HxField *fields, int nfields, Jsonb *more);
 
 	/* Any other operation on a record; the fields are an object, or NULL. */
-	void		(*change) (HxWriter *writer, const HxRecordKey *key, Jsonb *fields);
+	int64		(*change) (HxWriter *writer, const HxRecordKey *key, Jsonb *fields);
 
 	/*
 	 * What is written between the two is put in some hundred at a time, the
@@ -53,6 +57,12 @@ typedef struct HxWriterRoutines
 	 */
 	void		(*hold) (HxWriter *writer);
 	void		(*release) (HxWriter *writer);
+
+	/*
+	 * Sees to it that a request is not sent, whoever's it is.  False where it
+	 * has been claimed for sending, has reached its end, or is gone.
+	 */
+	bool		(*cancel) (int64 request);
 } HxWriterRoutines;
 
 extern void hx_writer_install(const HxWriterRoutines *routines);
