@@ -122,6 +122,15 @@ hx_input_softly(FmgrInfo *input, char *text, Oid ioparam, int32 typmod, Datum *v
 	pg_proc_aclcheck((function), (role), (mode))
 #endif
 
+/* Rights on a schema, under the name of before 16. */
+#if PG_VERSION_NUM >= 160000
+#define hx_namespace_aclcheck(schema, role, mode) \
+	object_aclcheck(NamespaceRelationId, (schema), (role), (mode))
+#else
+#define hx_namespace_aclcheck(schema, role, mode) \
+	pg_namespace_aclcheck((schema), (role), (mode))
+#endif
+
 /* Does a database belong to a role, under the name of before 16? */
 #if PG_VERSION_NUM >= 160000
 #define hx_database_ownercheck(database, role) \
@@ -140,6 +149,13 @@ hx_input_softly(FmgrInfo *input, char *text, Oid ioparam, int32 typmod, Datum *v
 	index_beginscan((heap), (index), (snapshot), (nkeys), 0)
 #endif
 
+/* The index of a table's primary key, which is not deferrable. */
+#if PG_VERSION_NUM >= 180000
+#define hx_primary_key_index(relation) RelationGetPrimaryKeyIndex((relation), false)
+#else
+#define hx_primary_key_index(relation) RelationGetPrimaryKeyIndex(relation)
+#endif
+
 /* Puts a tuple into an index, as one that is new. */
 #define hx_index_insert(index, values, isnull, tid, heap, check, info) \
 	index_insert((index), (values), (isnull), (tid), (heap), (check), false, (info))
@@ -147,6 +163,15 @@ hx_input_softly(FmgrInfo *input, char *text, Oid ioparam, int32 typmod, Datum *v
 #define hx_index_insert_cleanup(index, info) index_insert_cleanup((index), (info))
 #else
 #define hx_index_insert_cleanup(index, info) ((void) 0)
+#endif
+
+/* Puts a new row into the indexes of its table, as the executor does. */
+#if PG_VERSION_NUM >= 160000
+#define hx_insert_index_tuples(rinfo, slot, estate) \
+	ExecInsertIndexTuples((rinfo), (slot), (estate), false, false, NULL, NIL, false)
+#else
+#define hx_insert_index_tuples(rinfo, slot, estate) \
+	ExecInsertIndexTuples((rinfo), (slot), (estate), false, false, NULL, NIL)
 #endif
 
 /* A foreign path of a table, without a plan of its own for rechecks. */

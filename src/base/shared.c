@@ -3,7 +3,7 @@
  * shared.c
  *	  The shared memory of hubex, and the wake-ups that go through it.
  *
- * A commit wakes the delivery worker of its database by the worker's latch.
+ * A commit wakes a worker of its database by the worker's latch.
  * LISTEN/NOTIFY would do the same under a lock that serialises all commits
  * of the cluster, so it is not used.  One transaction callback per process
  * serves all of hubex; it is registered when first needed.
@@ -32,9 +32,13 @@ static shmem_startup_hook_type previous_startup_hook = NULL;
 static struct
 {
 	bool		registered;
-	bool		wake;
-	TimestampTz due_from;
-	bool		announce;
+	bool		anything;
+	struct
+	{
+		bool		wake;
+		TimestampTz due_from;
+		bool		announce;
+	}			kinds[HX_WORKER_KINDS];
 }			at_commit;
 
 static void
@@ -98,15 +102,16 @@ hx_shared(void)
 }
 
 /*
- * The slot of a database, made if asked for.  NULL where there is none.  The
- * caller holds shared->lock, exclusively if a slot may be made.
+ * The slot of a database's worker of a kind, made if asked for.  NULL where
+ * there is none.  The caller holds shared->lock, exclusively if a slot may be
+ * made.
  */
 HxWorkerSlot *
-hx_shared_slot(Oid database, bool add)
+hx_shared_slot(Oid database, HxWorkerKind kind, bool add)
 {
 	HxWorkerSlot *unused = NULL;
 
-	for (int i = 0; i < HX_MAX_DATABASES; i++)
+	for (int i = 0; i < HX_MAX_WORKERS; i++)
 	{
 		HxWorkerSlot *slot = &shared->slots[i];
 
@@ -115,13 +120,14 @@ hx_shared_slot(Oid database, bool add)
 			if (unused == NULL)
 				unused = slot;
 		}
-		else if (slot->database == database)
+		else if (slot->database == database && slot->kind == kind)
 			return slot;
 	}
 	if (!add || unused == NULL)
 		return NULL;
 
 	unused->database = database;
+	unused->kind = kind;
 	unused->state = HX_WORKER_WANTED;
 	unused->pid = 0;
 	unused->latch = NULL;
@@ -135,19 +141,19 @@ hx_shared_slot(Oid database, bool add)
 }
 
 /*
- * Wakes the delivery worker of this database, if there is one.  due_from is
+ * Wakes the worker of a kind of this database, if there is one.  due_from is
  * the time from which on something may have become due, PG_INT64_MIN where
  * that is not known.
  */
 void
-hx_shared_wake_delivery(TimestampTz due_from)
+hx_shared_wake(HxWorkerKind kind, TimestampTz due_from)
 {
 	HxWorkerSlot *slot;
 
 	if (shared == NULL)
 		return;
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	slot = hx_shared_slot(MyDatabaseId, false);
+	slot = hx_shared_slot(MyDatabaseId, kind, false);
 	if (slot != NULL)
 		slot->due_from = Min(slot->due_from, due_from);
 	if (slot != NULL && slot->latch != NULL)
@@ -161,13 +167,13 @@ hx_shared_wake_delivery(TimestampTz due_from)
  * afterwards.  PG_INT64_MIN: not known; PG_INT64_MAX: nothing.
  */
 TimestampTz
-hx_shared_take_due_from(void)
+hx_shared_take_due_from(HxWorkerKind kind)
 {
 	TimestampTz due_from = PG_INT64_MIN;
 	HxWorkerSlot *slot;
 
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	slot = hx_shared_slot(MyDatabaseId, false);
+	slot = hx_shared_slot(MyDatabaseId, kind, false);
 	if (slot != NULL)
 	{
 		due_from = slot->due_from;
@@ -175,6 +181,20 @@ hx_shared_take_due_from(void)
 	}
 	LWLockRelease(shared->lock);
 	return due_from;
+}
+
+/* Would hx_shared_take_due_from() tell of anything? */
+bool
+hx_shared_is_woken(HxWorkerKind kind)
+{
+	const HxWorkerSlot *slot;
+	bool		woken;
+
+	LWLockAcquire(shared->lock, LW_SHARED);
+	slot = hx_shared_slot(MyDatabaseId, kind, false);
+	woken = slot == NULL || slot->due_from != PG_INT64_MAX;
+	LWLockRelease(shared->lock);
+	return woken;
 }
 
 /* Wakes the launcher; with rescan it looks for databases it does not know. */
@@ -191,14 +211,16 @@ hx_shared_wake_launcher(bool rescan)
 	LWLockRelease(shared->lock);
 }
 
-/* The database has the extension now: a worker is wanted there. */
-static void
-announce(void)
+/* Tells the launcher that there is something to do for a worker of a kind in this database. */
+void
+hx_shared_announce(HxWorkerKind kind)
 {
 	HxWorkerSlot *slot;
 
+	if (shared == NULL)
+		return;
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	slot = hx_shared_slot(MyDatabaseId, true);
+	slot = hx_shared_slot(MyDatabaseId, kind, true);
 	if (slot != NULL)
 		slot->announced = true; /* a worker about to be ABSENT sees it */
 	if (slot != NULL && slot->state == HX_WORKER_ABSENT)
@@ -207,6 +229,8 @@ announce(void)
 		slot->failures = 0;
 		slot->not_before = 0;
 	}
+	if (slot != NULL)
+		slot->due_from = PG_INT64_MIN;
 	if (slot != NULL && slot->latch != NULL)
 		SetLatch(slot->latch);
 	if (shared->launcher != NULL)
@@ -214,30 +238,53 @@ announce(void)
 	LWLockRelease(shared->lock);
 }
 
+/*
+ * Was there an announcement since this was asked last?  A worker asks before
+ * it looks whether there is anything left for it: what was announced before
+ * is seen then, and what is announced afterwards starts it again.
+ */
+bool
+hx_shared_take_announcement(HxWorkerKind kind)
+{
+	HxWorkerSlot *slot;
+	bool		announced = false;
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	slot = hx_shared_slot(MyDatabaseId, kind, false);
+	if (slot != NULL)
+	{
+		announced = slot->announced;
+		slot->announced = false;
+	}
+	LWLockRelease(shared->lock);
+	return announced;
+}
+
 static void
 at_transaction_end(XactEvent event, void *arg)
 {
-	if (!at_commit.wake && !at_commit.announce)
+	if (!at_commit.anything)
 		return;
 	switch (event)
 	{
 		case XACT_EVENT_COMMIT:
-			if (at_commit.announce)
-				announce();
-			if (at_commit.wake)
-				hx_shared_wake_delivery(at_commit.due_from);
-			break;
 		case XACT_EVENT_ABORT:
-			/* requests of others may have waited for the end of ours */
-			if (at_commit.wake)
-				hx_shared_wake_delivery(at_commit.due_from);
+			for (HxWorkerKind kind = 0; kind < HX_WORKER_KINDS; kind++)
+			{
+				if (at_commit.kinds[kind].announce && event == XACT_EVENT_COMMIT)
+					hx_shared_announce(kind);
+				/* after an abort too: requests of others may have waited for the end of ours */
+				if (at_commit.kinds[kind].wake)
+					hx_shared_wake(kind, at_commit.kinds[kind].due_from);
+			}
 			break;
 		case XACT_EVENT_PREPARE:
 			break;
 		default:
 			return;
 	}
-	at_commit.wake = at_commit.announce = false;
+	at_commit.anything = false;
+	memset(at_commit.kinds, 0, sizeof(at_commit.kinds));
 }
 
 static void
@@ -251,27 +298,31 @@ register_callback(void)
 }
 
 /*
- * Wakes the delivery worker when this transaction commits, for what becomes
- * due at a time, or when it aborts.  A prepared
- * transaction wakes nobody here; its COMMIT PREPARED does, see
- * worker/make_way.c.
+ * Wakes the worker of a kind when this transaction commits, for what becomes
+ * due at a time, or when it aborts.  A prepared transaction wakes nobody here;
+ * its COMMIT PREPARED does, see worker/make_way.c.
  */
 void
-hx_shared_wake_at_commit(TimestampTz due_from)
+hx_shared_wake_at_commit(HxWorkerKind kind, TimestampTz due_from)
 {
 	if (shared == NULL)
 		return;
 	register_callback();
-	at_commit.due_from = at_commit.wake ? Min(at_commit.due_from, due_from) : due_from;
-	at_commit.wake = true;
+	at_commit.kinds[kind].due_from = at_commit.kinds[kind].wake ? Min(at_commit.kinds[kind].due_from, due_from) : due_from;
+	at_commit.kinds[kind].wake = true;
+	at_commit.anything = true;
 }
 
-/* Tells the launcher, when this transaction commits, of the extension here. */
+/*
+ * hx_shared_announce() when this transaction commits.  What a prepared
+ * transaction would have announced, the delivery worker finds after a while.
+ */
 void
-hx_shared_announce_at_commit(void)
+hx_shared_announce_at_commit(HxWorkerKind kind)
 {
 	if (shared == NULL)
 		return;
 	register_callback();
-	at_commit.announce = true;
+	at_commit.kinds[kind].announce = true;
+	at_commit.anything = true;
 }
