@@ -26,6 +26,7 @@
 #include "http/limiter.h"
 #include "outbox/outbox.h"
 #include "outbox/stats.h"
+#include "sync/progress.h"
 #include "worker/worker.h"
 
 PG_MODULE_MAGIC;
@@ -46,6 +47,7 @@ static const HxSharedPart parts[] = {
 	{"hubex tokens", hx_token_shmem_size, hx_token_shmem_init},
 	{"hubex limiter", hx_limiter_shmem_size, init_limiter},
 	{"hubex statistics", hx_stats_shmem_size, hx_stats_shmem_init},
+	{"hubex sync progress", hx_progress_shmem_size, hx_progress_shmem_init},
 	{NULL}
 };
 

@@ -22,18 +22,15 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
-#include "storage/lock.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "base/lock.h"
 #include "base/owner.h"
 #include "base/statement_store.h"
 #include "outbox/change.h"
 #include "outbox/order.h"
-
-/* SQL's own advisory locks have 1 or 2 in the fourth field. */
-#define CLAIM_LOCK_CLASS	0x4843
 
 #define PORTION				64	/* rows of a cursor at a time */
 #define BLOCKED_IN_PLACE	64	/* so many blocked ones may be walked over by each claim */
@@ -54,10 +51,9 @@ enum
 void
 hx_outbox_begin_claiming(void)
 {
-	LOCKTAG		tag;
+	static const HxLock lock = {HX_LOCK_CLAIM};
 
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, 0, CLAIM_LOCK_CLASS);
-	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	hx_lock_wait_in_transaction(&lock);
 
 	/* On disk before the first byte is sent, and so is what it sends. */
 	ForceSyncCommit();

@@ -23,6 +23,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "base/binding.h"
 #include "base/owner.h"
 #include "base/shared.h"
 #include "base/statement_store.h"
@@ -51,15 +52,15 @@ caller(bool *all)
 }
 
 /*
- * Locks a request of the caller's, if it is in one of the states, and tells
- * its state; an error where there is none.  No other is left locked: the one
- * who records what became of it would wait for the caller's transaction, and
- * with him all deliveries.  So it is looked at in a subtransaction, whose
- * locks go with it.  (SKIP LOCKED would not do: a claim locks what it walks
- * over, and a request that waits would be told to be sent.)
+ * Locks a request of the caller's, or of anybody's, if it is in one of the
+ * states, and tells its state; NULL where there is none.  No other is left
+ * locked: the one who records what became of it would wait for the caller's
+ * transaction, and with him all deliveries.  So it is looked at in a
+ * subtransaction, whose locks go with it.  (SKIP LOCKED would not do: a claim
+ * locks what it walks over, and a request that waits would be told to be sent.)
  */
 static char *
-lock_request(int64 id, const char *const *states, int nstates, HxRequest *request)
+lock_request(int64 id, bool anybody, const char *const *states, int nstates, HxRequest *request)
 {
 	static HxStatement lock = {
 		"SELECT state, server, ordering_key FROM hubex.outbox WHERE id = $1 AND (owner = $2 OR $3) FOR UPDATE",
@@ -76,7 +77,7 @@ lock_request(int64 id, const char *const *states, int nstates, HxRequest *reques
 
 	args[0] = Int64GetDatum(id);
 	args[1] = caller(&all);
-	args[2] = BoolGetDatum(all);
+	args[2] = BoolGetDatum(all || anybody);
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(cxt);
 	hx_owner_enter(&saved);
@@ -100,12 +101,45 @@ lock_request(int64 id, const char *const *states, int nstates, HxRequest *reques
 		RollbackAndReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(cxt);
 	CurrentResourceOwner = resources;
-	if (!found)
+	return state;
+}
+
+/* The same of the caller's requests; an error where there is none. */
+static char *
+lock_own_request(int64 id, const char *const *states, int nstates, HxRequest *request)
+{
+	char	   *state = lock_request(id, false, states, nstates, request);
+
+	if (state == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("request " INT64_FORMAT " does not exist", id),
 				 errdetail("There is none of that id, or it is another role's.")));
 	return state;
+}
+
+/* Cancels what is locked, by an event; false where it is too late. */
+static bool
+cancel(HxRequest *request, HxEvent event)
+{
+	HxChange	change = {.id = request->id,.event = event};
+
+	if (hx_outbox_change(list_make1(&change)) == 0)
+		return false;
+	(void) hx_outbox_release_blocked(list_make1(request));
+	hx_shared_wake_at_commit(HX_WORKER_DELIVERY, PG_INT64_MIN);
+	return true;
+}
+
+/* Cancels a request that waits, whoever's it is; false where it does not, or is gone. */
+bool
+hx_outbox_cancel(int64 id)
+{
+	static const char *const states[] = {"waiting"};
+	HxRequest	request = {0};
+	char	   *state = lock_request(id, true, states, lengthof(states), &request);
+
+	return state != NULL && strcmp(state, states[0]) == 0 && cancel(&request, HX_EVENT_CANCEL);
 }
 
 /*
@@ -118,20 +152,13 @@ hubex_cancel(PG_FUNCTION_ARGS)
 {
 	static const char *const states[] = {"waiting", "dead"};
 	HxRequest	request = {0};
-	char	   *state = lock_request(PG_GETARG_INT64(0), states, lengthof(states), &request);
-	HxChange	change = {.id = request.id};
+	char	   *state = lock_own_request(PG_GETARG_INT64(0), states, lengthof(states), &request);
 
 	if (strcmp(state, "waiting") == 0)
-		change.event = HX_EVENT_CANCEL;
-	else if (strcmp(state, "dead") == 0)
-		change.event = HX_EVENT_DISCARD;
-	else
-		PG_RETURN_BOOL(false);
-	if (hx_outbox_change(list_make1(&change)) == 0)
-		PG_RETURN_BOOL(false);
-	(void) hx_outbox_release_blocked(list_make1(&request));
-	hx_shared_wake_at_commit(PG_INT64_MIN);
-	PG_RETURN_BOOL(true);
+		PG_RETURN_BOOL(cancel(&request, HX_EVENT_CANCEL));
+	if (strcmp(state, "dead") == 0)
+		PG_RETURN_BOOL(cancel(&request, HX_EVENT_DISCARD));
+	PG_RETURN_BOOL(false);
 }
 
 /* Has requests that were retried sent from here and at once, whatever they waited for. */
@@ -161,7 +188,7 @@ make_due(List *changes)
 	hx_statement_run(&due, args, NULL);
 	SPI_finish();
 	hx_owner_leave(&saved);
-	hx_shared_wake_at_commit(PG_INT64_MIN);
+	hx_shared_wake_at_commit(HX_WORKER_DELIVERY, PG_INT64_MIN);
 }
 
 /*
@@ -175,7 +202,7 @@ hubex_retry(PG_FUNCTION_ARGS)
 {
 	static const char *const states[] = {"waiting", "dead", "cancelled"};
 	HxRequest	request = {0};
-	char	   *state = lock_request(PG_GETARG_INT64(0), states, lengthof(states), &request);
+	char	   *state = lock_own_request(PG_GETARG_INT64(0), states, lengthof(states), &request);
 	HxChange	change = {.id = request.id,.attempts = HX_ATTEMPTS_FORGET};
 
 	if (strcmp(state, "dead") == 0)

@@ -19,17 +19,13 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "base/binding.h"
 #include "base/shared.h"
 #include "outbox/outbox.h"
 
 #define RETENTION_MS	1000	/* to delete old requests in, at the end */
 
 PG_FUNCTION_INFO_V1(hubex_deliver);
-
-static const HxTransactions procedure_transactions = {
-	.begin = hx_outbox_procedure_begin,
-	.commit = hx_outbox_procedure_commit
-};
 
 /*
  * hubex_deliver(server, timeout): delivers what is due, of one server or of
@@ -69,9 +65,9 @@ hubex_deliver(PG_FUNCTION_ARGS)
 	/* A portal's memory: it outlives the commits and goes with an error. */
 	context = AllocSetContextCreate(PortalContext, "hubex deliver", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(context);
-	hx_outbox_procedure_enter();
+	hx_procedure_enter();
 	MemoryContextSwitchTo(context);
-	delivery = hx_delivery_create(&procedure_transactions, server);
+	delivery = hx_delivery_create(&hx_procedure_transactions, server);
 
 	for (;;)
 	{
@@ -94,9 +90,9 @@ hubex_deliver(PG_FUNCTION_ARGS)
 
 	/* The worker, where there is one, does this by the way. */
 	if (hx_shared() == NULL && !hx_delivery_gone(delivery))
-		hx_retention_walk(&procedure_transactions, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), RETENTION_MS));
+		hx_retention_walk(&hx_procedure_transactions, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), RETENTION_MS));
 
 	MemoryContextDelete(context);
-	hx_outbox_procedure_leave();
+	hx_procedure_leave();
 	PG_RETURN_VOID();
 }

@@ -38,6 +38,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "base/binding.h"
 #include "base/owner.h"
 #include "base/shared.h"
 #include "compat.h"
@@ -562,7 +563,7 @@ look_around(HxDelivery *delivery, const pg_uuid_t *binding, TimestampTz now)
 static void
 decide_where_to_look(HxDelivery *delivery, TimestampTz now)
 {
-	TimestampTz due_from = delivery->transactions->takes_announcements ? hx_shared_take_due_from() : PG_INT64_MIN;
+	TimestampTz due_from = delivery->transactions->takes_announcements ? hx_shared_take_due_from(HX_WORKER_DELIVERY) : PG_INT64_MIN;
 	bool		by_hand = delivery->transactions->takes_announcements && due_from == PG_INT64_MIN;
 	bool		due = delivery->look || now >= delivery->next_look || (delivery->next_due != 0 && now >= delivery->next_due);
 	ListCell   *cell;
@@ -654,7 +655,7 @@ record_and_claim(HxDelivery *delivery)
 	if (held != NULL || !hx_outbox_next_due(delivery->only_server, &binding, &due))
 		due = 0;
 	if (recorded != NIL && !delivery->transactions->takes_announcements)
-		hx_shared_wake_at_commit(begin);
+		hx_shared_wake_at_commit(HX_WORKER_DELIVERY, begin);
 	delivery->transactions->commit();
 	MemoryContextSwitchTo(here);
 

@@ -45,6 +45,7 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
+#include "base/binding.h"
 #include "base/hold.h"
 #include "base/owner.h"
 #include "base/shared.h"
@@ -457,7 +458,7 @@ hx_outbox_batch_write(HxBatch *batch)
 		ExecClearTuple(batch->slots[i]);
 	batch->rows = 0;
 	batch->bytes = 0;
-	hx_shared_wake_at_commit(batch->due_from);
+	hx_shared_wake_at_commit(HX_WORKER_DELIVERY, batch->due_from);
 }
 
 /* Writes what a batch still holds, and frees it. */
@@ -582,6 +583,6 @@ hx_outbox_insert(HxNewRequest *request)
 	table_close(outbox, NoLock);
 	if (!request->within_command)
 		CommandCounterIncrement();	/* what this statement does next may look at it */
-	hx_shared_wake_at_commit(due_from);
+	hx_shared_wake_at_commit(HX_WORKER_DELIVERY, due_from);
 	return id;
 }

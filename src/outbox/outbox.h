@@ -8,6 +8,8 @@
 #ifndef HX_OUTBOX_H
 #define HX_OUTBOX_H
 
+#include "base/job.h"
+#include "base/transactions.h"
 #include "connector/connector.h"
 #include "connector/writer.h"
 #include "datatype/timestamp.h"
@@ -151,11 +153,6 @@ extern List *hx_outbox_servers(void);
 extern bool hx_outbox_next_due(const char *only_server, const pg_uuid_t *binding, TimestampTz *due);
 extern int64 hx_outbox_expire(const pg_uuid_t *binding);
 
-extern void hx_outbox_procedure_begin(void);
-extern void hx_outbox_procedure_commit(void);
-extern void hx_outbox_procedure_enter(void);
-extern void hx_outbox_procedure_leave(void);
-
 /* claim_store.c */
 extern void hx_outbox_begin_claiming(void);
 extern List *hx_outbox_claim(int64 claimant, const pg_uuid_t *binding, HxRoom *room);
@@ -170,11 +167,6 @@ extern int64 hx_outbox_insert(HxNewRequest *request);
 extern HxBatch *hx_outbox_batch_begin(void);
 extern void hx_outbox_batch_write(HxBatch *batch);
 extern void hx_outbox_batch_end(HxBatch *batch);
-
-/* binding_store.c */
-extern void hx_binding_token(pg_uuid_t *token);
-extern bool hx_binding_holds(pg_uuid_t *token, char **why);
-extern void hx_binding_report_held(int elevel, const char *why);
 
 /* enqueue.c */
 extern int64 hx_outbox_enqueue_create(const HxAccount *account, const char *resource, Jsonb *fields,
@@ -191,6 +183,9 @@ extern int64 hx_outbox_enqueue_change(const HxAccount *account, const char *reso
 /* writer.c */
 extern void hx_outbox_install_writer(void);
 
+/* control_store.c */
+extern bool hx_outbox_cancel(int64 id);
+
 /* record_store.c */
 extern void hx_outbox_complete_key(const char *server, const char *resource, HxRecordKey *key,
 								   const char **ordering_key);
@@ -206,13 +201,6 @@ extern void hx_outbox_try_again(const HxAccount *account, HxRequest *request, in
 
 /* delivery.c */
 typedef struct HxDelivery HxDelivery;
-typedef struct HxTransactions
-{
-	void		(*begin) (void);
-	void		(*commit) (void);
-	bool		takes_announcements;	/* of what commits made due; one process does */
-} HxTransactions;
-
 extern HxDelivery *hx_delivery_create(const HxTransactions *transactions, const char *only_server);
 extern int64 hx_delivery_step(HxDelivery *delivery);
 extern bool hx_delivery_gone(const HxDelivery *delivery);
@@ -221,9 +209,10 @@ extern int	hx_delivery_in_flight(const HxDelivery *delivery);
 extern bool hx_delivery_idle(const HxDelivery *delivery);
 extern void hx_delivery_wait(HxDelivery *delivery, int64 milliseconds);
 extern void hx_delivery_stop_claiming(HxDelivery *delivery);
-extern int	hx_delivery_in_flight(const HxDelivery *delivery);
-extern const char *hx_delivery_held(const HxDelivery *delivery);
 extern int64 hx_delivery_after_error(HxDelivery *delivery);
+
+/* job.c */
+extern const HxJob hx_delivery_job;
 
 /* retention_store.c */
 

@@ -11,9 +11,8 @@
  * Who delivers has a number, its claimant number, and holds a lock on it for
  * as long as it lives.  A row in state sending names its claimant, so whether
  * it is in flight or was left behind by a dead process is known by trying the
- * lock, exactly and at once; no time-out guesses.  The locks are PostgreSQL's
- * own advisory ones in a class that SQL cannot reach, so this works for the
- * worker and for CALL hubex_deliver() alike, with and without shared memory.
+ * lock (base/lock.c), exactly and at once; no time-out guesses.  This works for
+ * the worker and for CALL hubex_deliver() alike, with and without shared memory.
  *
  *-------------------------------------------------------------------------
  */
@@ -24,8 +23,6 @@
 #include "executor/spi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
-#include "storage/lock.h"
-#include "tcop/pquery.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -33,12 +30,10 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/lock.h"
 #include "base/owner.h"
 #include "base/statement_store.h"
 #include "outbox/change.h"
-
-/* SQL's own advisory locks have 1 or 2 in the fourth field. */
-#define CLAIMANT_LOCK_CLASS		0x4842
 
 #define SETTLE_MS	3000		/* longer than a request takes, as a rule */
 
@@ -158,10 +153,10 @@ hx_outbox_state(int64 id, char **state, bool *own_transaction)
 }
 
 /* The numbers are an outbox's own: one made anew begins with 1 again. */
-static void
-claimant_tag(LOCKTAG *tag, Oid outbox, int64 claimant)
+static HxLock
+claimant_lock(Oid outbox, int64 claimant)
 {
-	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, outbox, (uint32) claimant, CLAIMANT_LOCK_CLASS);
+	return (HxLock) {HX_LOCK_CLAIMANT, outbox, (uint32) claimant};
 }
 
 /* A new claimant number, locked for as long as this process lives. */
@@ -170,7 +165,7 @@ hx_outbox_new_claimant(Oid outbox)
 {
 	static HxStatement next = {"SELECT nextval('hubex.claimant')", 0};
 	HxOwner		saved;
-	LOCKTAG		tag;
+	HxLock		lock;
 	bool		isnull;
 	int64		claimant;
 
@@ -181,8 +176,8 @@ hx_outbox_new_claimant(Oid outbox)
 	SPI_finish();
 	hx_owner_leave(&saved);
 
-	claimant_tag(&tag, outbox, claimant);
-	(void) LockAcquire(&tag, ExclusiveLock, true, false);
+	lock = claimant_lock(outbox, claimant);
+	hx_lock_wait(&lock);
 	return claimant;
 }
 
@@ -190,10 +185,9 @@ hx_outbox_new_claimant(Oid outbox)
 void
 hx_outbox_end_claimant(Oid outbox, int64 claimant)
 {
-	LOCKTAG		tag;
+	HxLock		lock = claimant_lock(outbox, claimant);
 
-	claimant_tag(&tag, outbox, claimant);
-	(void) LockRelease(&tag, ExclusiveLock, true);
+	hx_lock_release(&lock);
 }
 
 /*
@@ -261,10 +255,9 @@ hx_outbox_recover(Oid outbox, int64 claimant, const pg_uuid_t *binding)
 	}
 	for (int i = 0; i < nothers; i++)
 	{
-		LOCKTAG		tag;
+		HxLock		lock = claimant_lock(outbox, others[i]);
 
-		claimant_tag(&tag, outbox, others[i]);
-		if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		if (!hx_lock_try_in_transaction(&lock))
 			continue;			/* alive */
 		recovered += recover_from(others[i], binding);
 	}
@@ -394,33 +387,4 @@ hx_outbox_next_due(const char *only_server, const pg_uuid_t *binding, TimestampT
 	SPI_finish();
 	hx_owner_leave(&saved);
 	return !isnull;
-}
-
-/*
- * The transactions of a procedure: there is always one open, which holds
- * neither snapshot nor lock between commit and the next statement.
- */
-void
-hx_outbox_procedure_begin(void)
-{
-	EnsurePortalSnapshotExists();
-}
-
-void
-hx_outbox_procedure_commit(void)
-{
-	SPI_commit();
-}
-
-/* Enters and leaves the state in which a procedure may commit. */
-void
-hx_outbox_procedure_enter(void)
-{
-	SPI_connect_ext(SPI_OPT_NONATOMIC);
-}
-
-void
-hx_outbox_procedure_leave(void)
-{
-	SPI_finish();
 }

@@ -44,7 +44,8 @@ change_state(const char *sql, int nargs, Datum *args, const char *nulls)
 		elog(ERROR, "could not change hubex.server_state");
 	SPI_finish();
 	hx_owner_leave(&saved);
-	hx_shared_wake_at_commit(PG_INT64_MIN);
+	hx_shared_wake_at_commit(HX_WORKER_DELIVERY, PG_INT64_MIN);
+	hx_shared_wake_at_commit(HX_WORKER_SYNC, PG_INT64_MIN);
 }
 
 /*
@@ -72,9 +73,9 @@ hubex_pause(PG_FUNCTION_ARGS)
 }
 
 /*
- * hubex_resume(server): its requests are delivered again, and at once: also
- * where the remote system had asked for a pause (Retry-After), or each was to
- * wait for its next attempt.
+ * hubex_resume(server): its requests are delivered again, and its lists read
+ * for mirrors, at once: also where the remote system had asked for a pause
+ * (Retry-After), or each was to wait for its next attempt.
  */
 Datum
 hubex_resume(PG_FUNCTION_ARGS)
@@ -86,6 +87,13 @@ hubex_resume(PG_FUNCTION_ARGS)
 				 1, args, NULL);
 	change_state("UPDATE hubex.outbox SET next_attempt_at = now()"
 				 " WHERE server = $1 AND state = 'waiting' AND attempts > 0 AND next_attempt_at > now() AND blocked_by IS NULL",
+				 1, args, NULL);
+	change_state("UPDATE hubex.subscription_state t"
+				 "   SET next_at = CASE WHEN t.failures > 0 THEN LEAST(t.next_at, now()) ELSE t.next_at END,"
+				 "       next_full_at = CASE WHEN t.sweep_failures > 0 THEN LEAST(t.next_full_at, now()) ELSE t.next_full_at END"
+				 "  FROM hubex.subscription s, pg_foreign_table f, pg_foreign_server v"
+				 " WHERE v.srvname = $1::name AND f.ftserver = v.oid AND s.foreign_table = f.ftrelid AND t.subscription = s.name"
+				 "   AND t.failures + t.sweep_failures > 0",
 				 1, args, NULL);
 	hx_stats_end_pause(get_foreign_server_oid(server, false));
 	PG_RETURN_VOID();

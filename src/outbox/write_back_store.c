@@ -8,12 +8,10 @@
  * when it is, but in a subtransaction of it: what fails here must not make a
  * delivery undone that has happened.  It fails as a text, and is tried again later.
  *
- * It runs as the owner of the table whose trigger asked for it, restricted as
- * an index expression is, with nothing of the worker's rights.  Everything is
- * named in full, since search_path is pinned.  Constraints are immediate, or
- * deferred triggers would run at COMMIT as somebody else.  What it sets is set back.  It
- * waits for a lock, and runs, for a short time only; the time is shared by all
- * write-backs of a transaction, for others wait for its end.
+ * It runs as the owner of the table whose trigger asked for it, restricted
+ * (base/restricted.c), with nothing of the worker's rights.  It waits for a
+ * lock, and runs, for a short time only; the time is shared by all write-backs
+ * of a transaction, for others wait for its end.
  *
  * A row that is gone, or a table, counts as done.
  *
@@ -28,16 +26,13 @@
 #include "catalog/pg_operator.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
-#include "commands/trigger.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
-#include "nodes/makefuncs.h"
 #include "parser/parse_func.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
-#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
@@ -45,6 +40,7 @@
 #include "utils/varlena.h"
 
 #include "base/attempt.h"
+#include "base/restricted.h"
 #include "outbox/trigger.h"
 
 #define LOCK_MS			500		/* to wait for a row that is locked */
@@ -320,23 +316,12 @@ write_back(void *arg)
 {
 	WriteBack  *work = arg;
 	ErrorContextCallback context = {.callback = add_hint,.previous = error_context_stack};
-	ConstraintsSetStmt *immediate = makeNode(ConstraintsSetStmt);
 	char	   *callback = hx_json_text(work->request->write_back, "callback");
-	Oid			caller;
-	int			sec_context;
-	int			guc_level;
+	HxRestricted saved;
 
 	if (!find_home(work))
 		return;
-	AfterTriggerSetState(immediate);
-
-	GetUserIdAndSecContext(&caller, &sec_context);
-	guc_level = NewGUCNestLevel();
-	(void) set_config_option("search_path", "pg_catalog, pg_temp",
-							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	(void) set_config_option("lock_timeout", psprintf("%d", used.waited ? LOCK_AGAIN_MS : LOCK_MS),
-							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	SetUserIdAndSecContext(work->owner, sec_context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+	hx_restricted_enter(&saved, work->owner, used.waited ? LOCK_AGAIN_MS : LOCK_MS);
 	error_context_stack = &context;
 	SPI_connect();
 	fill_columns(work);
@@ -344,8 +329,7 @@ write_back(void *arg)
 		call_function(work, callback);
 	SPI_finish();
 	error_context_stack = context.previous;
-	SetUserIdAndSecContext(caller, sec_context);
-	AtEOXact_GUC(false, guc_level);
+	hx_restricted_leave(&saved);
 }
 
 static void

@@ -1,10 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * writer.c
- *	  What the foreign tables write, put into the outbox: the other side of
- *	  connector/writer.h.
+ *	  What foreign tables and mirrors write, put into the outbox: the other side
+ *	  of connector/writer.h.
  *
- * A row of a foreign table is what a call of hubex_create(), hubex_update() or
+ * A row of a table is what a call of hubex_create(), hubex_update() or
  * hubex_delete() would be, and needs the same rights: EXECUTE on that function
  * and USAGE on the server.
  *
@@ -16,7 +16,6 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_proc.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "foreign/foreign.h"
@@ -100,7 +99,7 @@ check_right(const HxAccount *account, const char *operation, Oid role)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for function %s", get_func_name(function)),
-				 errdetail("Role \"%s\" may change the foreign table, but put no such request into the outbox.",
+				 errdetail("Role \"%s\" may change the table, but put no such request into the outbox.",
 						   GetUserNameFromId(role, false)),
 				 errhint("SELECT hubex_grant(%s, 'enqueue').",
 						 quote_literal_cstr(GetUserNameFromId(role, false)))));
@@ -122,11 +121,12 @@ begin(const HxAccount *account, const char *resource, const char *operation, Oid
 	return writer;
 }
 
-static void
+static int64
 create(HxWriter *writer, const HxField *fields, int nfields, Jsonb *more)
 {
 	HxNewRequest request = {.within_command = true,.batch = writer->holds ? writer->batch : NULL};
 	HxField    *all = NULL;
+	int64		id;
 	Caller		caller;
 
 	if (more != NULL)
@@ -136,19 +136,22 @@ create(HxWriter *writer, const HxField *fields, int nfields, Jsonb *more)
 		nfields = hx_outbox_take_fields(writer->creation, more, all, nfields);
 	}
 	act_as_role(writer, &caller);
-	(void) hx_outbox_enqueue_creation(writer->creation, all ? all : fields, nfields, &request);
+	id = hx_outbox_enqueue_creation(writer->creation, all ? all : fields, nfields, &request);
 	act_as_caller(&caller);
+	return id;
 }
 
-static void
+static int64
 change(HxWriter *writer, const HxRecordKey *key, Jsonb *fields)
 {
 	HxNewRequest request = {.within_command = true,.batch = writer->holds ? writer->batch : NULL};
+	int64		id;
 	Caller		caller;
 
 	act_as_role(writer, &caller);
-	(void) hx_outbox_enqueue_change(writer->account, writer->resource, writer->operation, key, fields, &request);
+	id = hx_outbox_enqueue_change(writer->account, writer->resource, writer->operation, key, fields, &request);
 	act_as_caller(&caller);
+	return id;
 }
 
 static void
@@ -164,11 +167,11 @@ release(HxWriter *writer)
 	hx_outbox_batch_write(writer->batch);
 }
 
-/* Says that these write for the foreign tables; called when the library is loaded. */
+/* Says that these write for the foreign tables and the mirrors; called when the library is loaded. */
 void
 hx_outbox_install_writer(void)
 {
-	static const HxWriterRoutines routines = {begin, create, change, hold, release};
+	static const HxWriterRoutines routines = {begin, create, change, hold, release, hx_outbox_cancel};
 
 	hx_writer_install(&routines);
 }

@@ -1,12 +1,14 @@
 /*-------------------------------------------------------------------------
  *
  * launcher.c
- *	  The launcher: keeps a worker running in every database that has hubex.
+ *	  The launcher: keeps workers running in every database that has hubex.
  *
  * A static background worker without a database.  Which databases have the
- * extension cannot be seen from outside them, so a worker is started in each,
- * one after another, and ends at once where there is none; the slot remembers
- * that.  CREATE EXTENSION announces itself at its commit (base/shared.c), so
+ * extension cannot be seen from outside them, so a delivery worker is started
+ * in each, one after another, and ends at once where there is none; the slot
+ * remembers that.  Workers of other kinds are started where they are announced,
+ * by a commit that gives them something to do or by the delivery worker that
+ * finds some.  CREATE EXTENSION announces itself at its commit (base/shared.c), so
  * neither a restart nor a setting is needed; databases that appear otherwise
  * (copies of a template) are found by looking at pg_database now and then.
  *
@@ -47,7 +49,7 @@
 #define NO_SLOT_PAUSE_MS	5000	/* no background worker slot is free */
 
 /* The handle of the worker last started for each slot; the launcher's own. */
-static BackgroundWorkerHandle *handles[HX_MAX_DATABASES];
+static BackgroundWorkerHandle *handles[HX_MAX_WORKERS];
 
 static void
 forget_launcher(int code, Datum arg)
@@ -62,7 +64,6 @@ static void
 scan_databases(void)
 {
 	HxShared   *shared = hx_shared();
-	bool		exists[HX_MAX_DATABASES] = {false};
 	Relation	catalog;
 	TableScanDesc scan;
 	HeapTuple	tuple;
@@ -85,17 +86,12 @@ scan_databases(void)
 
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	foreach(cell, databases)
-	{
-		HxWorkerSlot *slot = hx_shared_slot(lfirst_oid(cell), true);
-
-		if (slot != NULL)
-			exists[slot - shared->slots] = true;
-	}
-	for (int i = 0; i < HX_MAX_DATABASES; i++)
+		(void) hx_shared_slot(lfirst_oid(cell), HX_WORKER_DELIVERY, true);
+	for (int i = 0; i < HX_MAX_WORKERS; i++)
 	{
 		HxWorkerSlot *slot = &shared->slots[i];
 
-		if (!exists[i] && slot->state != HX_WORKER_FREE && slot->pid == 0 && slot->state != HX_WORKER_STARTING)
+		if (!list_member_oid(databases, slot->database) && slot->state != HX_WORKER_FREE && slot->pid == 0 && slot->state != HX_WORKER_STARTING)
 			slot->state = HX_WORKER_FREE;
 	}
 	LWLockRelease(shared->lock);
@@ -104,7 +100,7 @@ scan_databases(void)
 
 /* Registers the worker of a slot; false where no background worker slot is free. */
 static bool
-start_worker(int index, Oid database, uint32 generation)
+start_worker(int index, HxWorkerKind kind, Oid database, uint32 generation)
 {
 	BackgroundWorker worker = {0};
 
@@ -113,8 +109,9 @@ start_worker(int index, Oid database, uint32 generation)
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	snprintf(worker.bgw_library_name, sizeof(worker.bgw_library_name), "hubex");
 	snprintf(worker.bgw_function_name, sizeof(worker.bgw_function_name), "hx_worker_main");
-	snprintf(worker.bgw_name, sizeof(worker.bgw_name), "hubex delivery for database %u", database);
-	snprintf(worker.bgw_type, sizeof(worker.bgw_type), "hubex delivery");
+	snprintf(worker.bgw_name, sizeof(worker.bgw_name), "hubex %s for database %u",
+			 hx_worker_jobs[kind]->name, database);
+	snprintf(worker.bgw_type, sizeof(worker.bgw_type), "hubex %s", hx_worker_jobs[kind]->name);
 	worker.bgw_main_arg = Int32GetDatum(index);
 	memcpy(worker.bgw_extra, &generation, sizeof(generation));
 	worker.bgw_notify_pid = MyProcPid;
@@ -149,6 +146,7 @@ tend_slot(int index, bool *starting)
 	HxWorkerSlot *slot = &shared->slots[index];
 	TimestampTz now = GetCurrentTimestamp();
 	Oid			database;
+	HxWorkerKind kind;
 	uint32		generation;
 	bool		start = false;
 	int64		wish = SCAN_EVERY_MS;
@@ -183,6 +181,7 @@ tend_slot(int index, bool *starting)
 		}
 	}
 	database = slot->database;
+	kind = slot->kind;
 	generation = slot->generation;
 	LWLockRelease(shared->lock);
 
@@ -191,23 +190,23 @@ tend_slot(int index, bool *starting)
 		if (handles[index] != NULL)
 			pfree(handles[index]);
 		handles[index] = NULL;
-		if (start_worker(index, database, generation))
+		if (start_worker(index, kind, database, generation))
 			*starting = true;
 		else
 		{
-			static TimestampTz complained = 0;
+			static TimestampTz complained[HX_WORKER_KINDS] = {0};
 
 			LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 			slot->state = HX_WORKER_WANTED;
 			slot->not_before = TimestampTzPlusMilliseconds(now, NO_SLOT_PAUSE_MS);
 			LWLockRelease(shared->lock);
 			wish = NO_SLOT_PAUSE_MS;
-			if (TimestampDifferenceExceeds(complained, now, 600 * 1000))
+			if (TimestampDifferenceExceeds(complained[kind], now, 600 * 1000))
 			{
-				complained = now;
+				complained[kind] = now;
 				ereport(LOG,
 						(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-						 errmsg("hubex found no free background worker slot for database %u", database),
+						 errmsg("hubex found no free background worker slot for %s in database %u", hx_worker_jobs[kind]->name, database),
 						 errhint("Raise max_worker_processes.")));
 			}
 		}
@@ -257,7 +256,7 @@ hx_launcher_main(Datum arg)
 			next_scan = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), SCAN_EVERY_MS);
 		}
 
-		for (int i = 0; i < HX_MAX_DATABASES; i++)
+		for (int i = 0; i < HX_MAX_WORKERS; i++)
 			if (shared->slots[i].state != HX_WORKER_FREE)
 				wish = Min(wish, tend_slot(i, &starting));
 		pgstat_report_stat(true);

@@ -1,18 +1,18 @@
 /*-------------------------------------------------------------------------
  *
  * make_way.c
- *	  Commands that want a database for themselves get it from the worker.
+ *	  Commands that want a database for themselves get it from the workers.
  *
  * DROP DATABASE, CREATE DATABASE ... TEMPLATE, ALTER DATABASE ... RENAME and
  * SET TABLESPACE refuse to run while anybody is connected to the database.
- * The worker is asked to leave before such a command, by who may run it, and
- * comes back after its transaction: before the commit a new database cannot
+ * Its workers are asked to leave before such a command, by who may run it, and
+ * come back after its transaction: before the commit a new database cannot
  * be seen yet, and a dropped one still can.  A peer that hangs does not
- * matter: what the worker has in flight is recovered later.
+ * matter: what a worker has in flight is recovered later.
  *
  * COMMIT PREPARED is looked at here too: the backend that prepared the
- * transaction is not the one that makes it visible, so the worker is woken by
- * the latter.
+ * transaction is not the one that makes it visible, so the workers are woken
+ * by the latter.
  *
  *-------------------------------------------------------------------------
  */
@@ -36,8 +36,8 @@
 #include "compat.h"
 #include "worker/worker.h"
 
-#define MAKE_WAY_MS		5000	/* the longest wait for the worker to leave */
-#define STAY_AWAY_MS	10000	/* and the longest it stays away if we vanish */
+#define MAKE_WAY_MS		5000	/* the longest wait for the workers to leave */
+#define STAY_AWAY_MS	10000	/* and the longest they stay away if we vanish */
 
 static ProcessUtility_hook_type previous_hook = NULL;
 
@@ -77,43 +77,45 @@ wanted_database(Node *statement)
 	}
 }
 
-/* Sets a slot to make way, or free again.  Returns the worker's process id. */
-static int
+/* Sets the slots of a database to make way, or free again. */
+static void
 set_make_way(Oid database, bool make_way)
 {
 	HxShared   *shared = hx_shared();
-	HxWorkerSlot *slot;
-	int			pid = 0;
 
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	slot = hx_shared_slot(database, false);
-	if (slot != NULL)
+	for (HxWorkerKind kind = 0; kind < HX_WORKER_KINDS; kind++)
 	{
-		pid = slot->pid;
+		HxWorkerSlot *slot = hx_shared_slot(database, kind, false);
+
+		if (slot == NULL)
+			continue;
 		slot->make_way = make_way;
 		slot->not_before = make_way ? TimestampTzPlusMilliseconds(GetCurrentTimestamp(), STAY_AWAY_MS) : 0;
 		if (slot->latch != NULL)
 			SetLatch(slot->latch);
 	}
 	LWLockRelease(shared->lock);
-	return pid;
 }
 
-static int
-worker_pid(Oid database)
+static bool
+has_workers(Oid database)
 {
 	HxShared   *shared = hx_shared();
-	HxWorkerSlot *slot;
-	int			pid;
+	bool		any = false;
 
 	LWLockAcquire(shared->lock, LW_SHARED);
-	slot = hx_shared_slot(database, false);
-	pid = slot ? slot->pid : 0;
+	for (HxWorkerKind kind = 0; kind < HX_WORKER_KINDS; kind++)
+	{
+		const HxWorkerSlot *slot = hx_shared_slot(database, kind, false);
+
+		any = any || (slot != NULL && slot->pid != 0);
+	}
 	LWLockRelease(shared->lock);
-	return pid;
+	return any;
 }
 
-/* Asks the worker of a database to leave, and waits until it has. */
+/* Asks the workers of a database to leave, and waits until they have. */
 static void
 clear_database(Oid database)
 {
@@ -122,8 +124,8 @@ clear_database(Oid database)
 
 	if (event == 0)
 		event = hx_wait_event("HubexMakeWay");
-	(void) set_make_way(database, true);
-	while (worker_pid(database) != 0 && GetCurrentTimestamp() < deadline)
+	set_make_way(database, true);
+	while (has_workers(database) && GetCurrentTimestamp() < deadline)
 	{
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 10, event);
 		ResetLatch(MyLatch);
@@ -160,13 +162,13 @@ give_back(XactEvent event, void *arg)
 	if (asked == NIL || (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE))
 		return;
 	foreach(cell, asked)
-		(void) set_make_way(lfirst_oid(cell), false);
+		set_make_way(lfirst_oid(cell), false);
 	list_free(asked);
 	asked = NIL;
 	hx_shared_wake_launcher(true);
 }
 
-/* Asks the worker of a database to leave until this transaction ends. */
+/* Asks the workers of a database to leave until this transaction ends. */
 static void
 ask_for(Oid database)
 {
@@ -196,7 +198,8 @@ process_utility(PlannedStmt *planned, const char *query, bool read_only_tree, Pr
 	if (IsA(statement, TransactionStmt) &&
 		(((TransactionStmt *) statement)->kind == TRANS_STMT_COMMIT_PREPARED ||
 		 ((TransactionStmt *) statement)->kind == TRANS_STMT_ROLLBACK_PREPARED))
-		hx_shared_wake_delivery(PG_INT64_MIN);
+		for (HxWorkerKind kind = 0; kind < HX_WORKER_KINDS; kind++)
+			hx_shared_wake(kind, PG_INT64_MIN);
 }
 
 /* Installs the hook; called while the postmaster loads the library. */

@@ -66,7 +66,7 @@ hubex_worker_state(PG_FUNCTION_ARGS)
 		HxWorkerSlot *slot;
 
 		LWLockAcquire(hx_shared()->lock, LW_SHARED);
-		slot = hx_shared_slot(MyDatabaseId, false);
+		slot = hx_shared_slot(MyDatabaseId, HX_WORKER_DELIVERY, false);
 		state = slot_state(slot);
 		pid = slot ? slot->pid : 0;
 		LWLockRelease(hx_shared()->lock);
@@ -78,8 +78,8 @@ hubex_worker_state(PG_FUNCTION_ARGS)
 }
 
 /*
- * hubex.workers() -> a row for each database of the cluster that has a worker,
- * or waits for one.
+ * hubex.workers() -> a row for each worker there is in a database of the
+ * cluster, or that is waited for.
  */
 Datum
 hubex_workers(PG_FUNCTION_ARGS)
@@ -95,7 +95,7 @@ hubex_workers(PG_FUNCTION_ARGS)
 	memcpy(slots, hx_shared()->slots, sizeof(hx_shared()->slots));
 	LWLockRelease(hx_shared()->lock);
 
-	for (const HxWorkerSlot *slot = slots; slot < slots + HX_MAX_DATABASES; slot++)
+	for (const HxWorkerSlot *slot = slots; slot < slots + HX_MAX_WORKERS; slot++)
 	{
 		bool		alive = slot->pid != 0;
 		Datum		values[9] = {0};
@@ -104,7 +104,7 @@ hubex_workers(PG_FUNCTION_ARGS)
 		if (slot->state == HX_WORKER_FREE || slot->state == HX_WORKER_ABSENT)
 			continue;
 		values[0] = ObjectIdGetDatum(slot->database);
-		values[1] = CStringGetTextDatum("delivery");
+		values[1] = CStringGetTextDatum(hx_worker_jobs[slot->kind]->name);
 		values[2] = Int32GetDatum(slot->pid);
 		values[3] = CStringGetTextDatum(slot_state(slot));
 		values[4] = TimestampTzGetDatum(slot->started_at);
@@ -153,6 +153,6 @@ hubex_announce(PG_FUNCTION_ARGS)
 			RegisterXactCallback(give_advice, NULL);
 		advice.registered = advice.wanted = true;
 	}
-	hx_shared_announce_at_commit();
+	hx_shared_announce_at_commit(HX_WORKER_DELIVERY);
 	PG_RETURN_VOID();
 }

@@ -1,12 +1,16 @@
 /*-------------------------------------------------------------------------
  *
  * worker.c
- *	  The process of a delivery worker.
+ *	  The process of a worker.
  *
- * Attaches to its slot, connects to its database, and runs the delivery's
- * loop (outbox/delivery.c) until the extension goes, the database is to be
- * dropped, or the server stops.  hubex's own statements run as the owner of
- * its tables (base/owner.c).
+ * Attaches to its slot, connects to its database, and runs the loop of its
+ * kind's job (base/job.h) until that is over, the database is to be dropped,
+ * or the server stops.  hubex's own statements run as the owner of its tables
+ * (base/owner.c).
+ *
+ * The delivery worker, which is wherever the extension is, also looks now and
+ * then whether there is something to do for workers of other kinds that nobody
+ * has told the launcher of: after a start of the server, a restored dump.
  *
  * An error of a step aborts the step's transaction and is reported; what was
  * in flight stays in flight.  Anything worse ends the process: the launcher
@@ -30,15 +34,20 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/owner.h"
 #include "base/shared.h"
 #include "compat.h"
-#include "outbox/outbox.h"
 #include "worker/worker.h"
+
+#define LOOK_FOR_OTHERS_MS	30000
+#define IDLE_MS				500 /* who sleeps so long says before what he has done, for the statistics of tables */
 
 typedef struct WorkerIdentity
 {
 	int			index;
 	uint32		generation;
+	HxWorkerKind kind;
+	const HxJob *job;			/* what that does */
 } WorkerIdentity;
 
 /* This process's slot, set once when it attaches. */
@@ -94,6 +103,8 @@ attach(Datum arg)
 			slot->in_flight = 0;
 			slot->held = false;
 			database = slot->database;
+			identity.kind = slot->kind;
+			identity.job = hx_worker_jobs[slot->kind];
 		}
 	}
 	LWLockRelease(hx_shared()->lock);
@@ -123,9 +134,9 @@ set_state(HxWorkerState state)
  * works: what went wrong before it does not count any more.
  */
 static void
-note_step(const HxDelivery *delivery)
+note_step(const void *work)
 {
-	const char *why = hx_delivery_held(delivery);
+	const char *why = identity.job->held(work);
 	bool		was_held;
 
 	LWLockAcquire(hx_shared()->lock, LW_EXCLUSIVE);
@@ -133,16 +144,16 @@ note_step(const HxDelivery *delivery)
 	own_slot()->failures = 0;
 	own_slot()->last_step_at = GetCurrentTimestamp();
 	own_slot()->steps++;
-	own_slot()->in_flight = hx_delivery_in_flight(delivery);
+	own_slot()->in_flight = identity.job->in_flight(work);
 	own_slot()->held = why != NULL;
 	LWLockRelease(hx_shared()->lock);
 
 	if (why != NULL && !was_held)
 		ereport(LOG,
-				(errmsg("hubex delivery holds in database %u: nothing is sent from it", MyDatabaseId),
+				(errmsg("hubex %s holds in database %u: %s", identity.job->name, MyDatabaseId, identity.job->held_text),
 				 errdetail("%s.", why)));
 	else if (why == NULL && was_held)
-		ereport(LOG, (errmsg("hubex delivery goes on in database %u", MyDatabaseId)));
+		ereport(LOG, (errmsg("hubex %s goes on in database %u", identity.job->name, MyDatabaseId)));
 }
 
 /* Is the worker asked to leave its database? */
@@ -163,7 +174,7 @@ begin(void)
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	pgstat_report_activity(STATE_RUNNING, "hubex delivery");
+	pgstat_report_activity(STATE_RUNNING, MyBgworkerEntry->bgw_type);
 }
 
 static void
@@ -177,20 +188,56 @@ commit(void)
 
 static const HxTransactions worker_transactions = {.begin = begin,.commit = commit,.takes_announcements = true};
 
+/* Is there a worker of a kind in this database, or will there be one? */
+static bool
+is_announced(HxWorkerKind kind)
+{
+	const HxWorkerSlot *slot;
+	bool		announced;
+
+	LWLockAcquire(hx_shared()->lock, LW_SHARED);
+	slot = hx_shared_slot(MyDatabaseId, kind, false);
+	announced = slot != NULL && slot->state != HX_WORKER_ABSENT;
+	LWLockRelease(hx_shared()->lock);
+	return announced;
+}
+
+/* Announces the kinds of workers that have something to do here. */
+static void
+look_for_others(void)
+{
+	static TimestampTz next = 0;
+
+	if (identity.kind != HX_WORKER_DELIVERY || GetCurrentTimestamp() < next)
+		return;
+	next = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOOK_FOR_OTHERS_MS);
+	for (HxWorkerKind kind = 0; kind < HX_WORKER_KINDS; kind++)
+	{
+		const HxJob *job = hx_worker_jobs[kind];
+
+		if (job->wanted == NULL || is_announced(kind))
+			continue;
+		begin();
+		if (hx_owner_hold_extension() && job->wanted())
+			hx_shared_announce(kind);
+		commit();
+	}
+}
+
 /*
  * One step, whose error is reported and survived.  A cancel or a shutdown
  * passes on.
  */
 static int64
-guarded_step(HxDelivery *delivery, HxRetention *retention, MemoryContext cycle)
+guarded_step(void *work, MemoryContext cycle)
 {
 	volatile int64 wish = 0;
 
 	PG_TRY();
 	{
-		wish = hx_delivery_step(delivery);
-		if (wish > 0 && hx_delivery_held(delivery) == NULL)
-			wish = Min(wish, hx_retention_step(retention, &worker_transactions));
+		wish = identity.job->step(work);
+		if (wish >= 0)
+			look_for_others();
 	}
 	PG_CATCH();
 	{
@@ -201,10 +248,18 @@ guarded_step(HxDelivery *delivery, HxRetention *retention, MemoryContext cycle)
 		FlushErrorState();
 		pgstat_report_activity(STATE_IDLE, NULL);
 		RESUME_INTERRUPTS();
-		wish = hx_delivery_after_error(delivery);
+		wish = identity.job->after_error(work);
 	}
 	PG_END_TRY();
 	return wish;
+}
+
+static void
+apply_settings(const char *const (*settings)[2])
+{
+	for (; (*settings)[0] != NULL; settings++)
+		if (GetConfigOption((*settings)[0], true, false) != NULL)
+			SetConfigOption((*settings)[0], (*settings)[1], PGC_SUSET, PGC_S_OVERRIDE);
 }
 
 /*
@@ -214,26 +269,21 @@ guarded_step(HxDelivery *delivery, HxRetention *retention, MemoryContext cycle)
 static void
 settle(void)
 {
-	static const char *const settings[][2] = {
+	static const char *const common[][2] = {
 		{"search_path", "pg_catalog, pg_temp"},
 		{"statement_timeout", "0"},
 		{"lock_timeout", "0"},
 		{"idle_in_transaction_session_timeout", "0"},
 		{"transaction_timeout", "0"},	/* from 17 on */
-		{"synchronous_commit", "on"},	/* sending must be on disk before the first byte */
 		{"default_transaction_isolation", "read committed"},
 		{"default_transaction_read_only", "off"},
-		{"enable_seqscan", "off"},	/* plans made over an empty queue must fit a long one: */
-		{"enable_bitmapscan", "off"},	/* in the order of an index, and no further than asked for */
-		{"enable_sort", "off"},
-		{"enable_nestloop", "off"},	/* but where there is no other way: outcomes meet their rows by a hash */
 		{"jit", "off"},			/* the statements are small, and wait for nobody */
-		{"application_name", "hubex delivery"},
+		{NULL}
 	};
 
-	for (int i = 0; i < lengthof(settings); i++)
-		if (GetConfigOption(settings[i][0], true, false) != NULL)
-			SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+	apply_settings(common);
+	apply_settings(identity.job->settings);
+	SetConfigOption("application_name", MyBgworkerEntry->bgw_type, PGC_SUSET, PGC_S_OVERRIDE);
 }
 
 /* The worker's process. */
@@ -243,8 +293,7 @@ hx_worker_main(Datum arg)
 	Oid			database;
 	MemoryContext process;
 	MemoryContext cycle;
-	HxDelivery *delivery;
-	HxRetention retention = {0};
+	void	   *work;
 	bool		installed;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
@@ -267,12 +316,12 @@ hx_worker_main(Datum arg)
 		proc_exit(0);
 	}
 	set_state(HX_WORKER_RUNNING);
-	ereport(LOG, (errmsg("hubex delivery started in database %u", database)));
+	ereport(LOG, (errmsg("hubex %s started in database %u", identity.job->name, database)));
 
 	process = AllocSetContextCreate(TopMemoryContext, "hubex worker", ALLOCSET_DEFAULT_SIZES);
 	cycle = AllocSetContextCreate(process, "hubex cycle", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(process);
-	delivery = hx_delivery_create(&worker_transactions, NULL);
+	work = identity.job->create(&worker_transactions);
 	MemoryContextSwitchTo(cycle);
 
 	for (;;)
@@ -288,18 +337,19 @@ hx_worker_main(Datum arg)
 		if (must_make_way())
 			proc_exit(0);
 
-		wish = guarded_step(delivery, &retention, cycle);
+		wish = guarded_step(work, cycle);
 		if (wish < 0)
 		{
-			ereport(LOG, (errmsg("hubex delivery ends in database %u: the extension is gone", database)));
+			ereport(LOG, (errmsg("hubex %s ends in database %u: %s", identity.job->name, database, identity.job->over(work))));
 			set_state(HX_WORKER_ABSENT);
 			proc_exit(0);
 		}
-		note_step(delivery);
+		note_step(work);
+		if (wish >= IDLE_MS)
+			pgstat_report_stat(true);
 		MemoryContextSwitchTo(cycle);
 		MemoryContextReset(cycle);
 
-		/* without a wish, too: what is on its way goes on only there */
-		hx_delivery_wait(delivery, wish);
+		identity.job->wait(work, wish);
 	}
 }

@@ -1,13 +1,18 @@
 /*-------------------------------------------------------------------------
  *
  * worker.h
- *	  The background: a launcher, and a delivery worker for every database
- *	  that has the extension.
+ *	  The background: a launcher, and for every database that has the
+ *	  extension a worker of each kind that has something to do there.
  *
  *-------------------------------------------------------------------------
  */
 #ifndef HX_WORKER_H
 #define HX_WORKER_H
+
+#include "base/job.h"
+#include "base/shared.h"
+
+extern const HxJob *const hx_worker_jobs[HX_WORKER_KINDS];
 
 extern void hx_launcher_register(void);
 extern void hx_make_way_install(void);
