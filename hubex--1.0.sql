@@ -649,18 +649,18 @@ SELECT d.datname AS database, w.kind, w.pid, w.state, w.started_at, w.last_step_
   FROM hubex.workers() w
   JOIN pg_catalog.pg_database d ON d.oid = w.database
  WHERE d.datname = pg_catalog.current_database() OR pg_catalog.has_table_privilege('hubex.connector', 'INSERT');
-COMMENT ON VIEW hubex_stat_worker IS 'Public: the worker of this database and what it does; an administrator sees those of all databases. None without preload';
+COMMENT ON VIEW hubex_stat_worker IS 'Public: the workers of this database and what they do; an administrator sees those of all databases. None without preload';
 
 CREATE FUNCTION hubex_pause(server name DEFAULT NULL, reason text DEFAULT NULL) RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION hubex_pause(name, text) IS
-'Public: holds all deliveries to a server from COMMIT on, until hubex_resume(); what is in flight is brought to its end, and more can be enqueued';
+'Public: holds all deliveries to a server, and what is read of it for mirrors, from COMMIT on, until hubex_resume(); what is in flight is brought to its end, and more can be enqueued';
 
 CREATE FUNCTION hubex_resume(server name DEFAULT NULL) RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION hubex_resume(name) IS 'Public: lets a server''s deliveries go on at once, after hubex_pause() or where the remote system asked for a pause; what waits for its next attempt has it now';
+COMMENT ON FUNCTION hubex_resume(name) IS 'Public: lets a server''s deliveries and mirrors go on at once, after hubex_pause() or where the remote system asked for a pause; what waits for its next attempt has it now';
 
 CREATE FUNCTION hubex.announce() RETURNS void
 LANGUAGE C VOLATILE
@@ -737,6 +737,7 @@ BEGIN
     END;
     RETURN NEXT;
     IF NOT ok THEN
+        RETURN QUERY SELECT * FROM hubex.check_mirrors(NULL);
         RETURN;
     END IF;
 
@@ -762,6 +763,13 @@ BEGIN
         END;
     END;
     RETURN NEXT;
+
+    BEGIN
+        RETURN QUERY SELECT * FROM hubex.check_mirrors(target);
+    EXCEPTION WHEN insufficient_privilege THEN
+        subject := 'mirror'; ok := NULL; message := 'The mirrors are not yours to see.'; hint := 'hubex_grant() gives the right.';
+        RETURN NEXT;
+    END;
 
     subject := 'outbox'; hint := NULL;
     BEGIN
@@ -827,7 +835,8 @@ DECLARE
     -- by name, whatever their arguments; those in the schema hubex with it
     functions text[] := ARRAY['hubex_tasks', 'hubex_list', 'hubex_get', 'hubex_check', 'hubex_version',
         'hubex.worker_state', 'hubex.workers', 'hubex.server_stats', 'hubex.held', 'hubex.binding',
-        'hubex.probe', 'hubex.only_server'];
+        'hubex.probe', 'hubex.only_server', 'hubex_is_syncing', 'hubex.sync_progress', 'hubex.check_subscription', 'hubex.check_mirrors',
+        'hubex.pending'];
     routine regprocedure;
 BEGIN
     IF level IS NULL OR level NOT IN ('read', 'enqueue', 'admin') THEN
@@ -844,11 +853,13 @@ BEGIN
         functions := functions || ARRAY['hubex_create', 'hubex_update', 'hubex_delete', 'hubex_enqueue',
             'hubex_create_task', 'hubex_update_task', 'hubex_delete_task', 'hubex_move_task', 'hubex_assign_task',
             'hubex_complete_task', 'hubex_comment_task', 'hubex_attach_file', 'hubex_set_task_attributes',
-            'hubex_task_trigger', 'hubex_create_trigger', 'hubex_wait', 'hubex_cancel', 'hubex_retry', 'hubex.change', 'hubex.moment'];
+            'hubex_task_trigger', 'hubex_create_trigger', 'hubex_wait', 'hubex_cancel', 'hubex_retry',
+            'hubex_mirror_trigger', 'hubex_pending_view', 'hubex.change', 'hubex.moment'];
     END IF;
     IF level = 'admin' THEN
         functions := functions || ARRAY['hubex_request', 'hubex_connect', 'hubex_deliver', 'hubex_retry_all',
             'hubex_pause', 'hubex_resume', 'hubex_take_over', 'hubex_stat_reset',
+            'hubex_subscribe', 'hubex_unsubscribe', 'hubex_sync', 'hubex_confirm_deletes',
             'hubex.make_server', 'hubex.check_manifest'];
     END IF;
     EXECUTE format('GRANT USAGE ON SCHEMA hubex TO %I', role);
@@ -864,19 +875,522 @@ BEGIN
     LOOP
         EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %I', routine, role);
     END LOOP;
-    EXECUTE format('GRANT SELECT ON @extschema@.hubex_stat_server, @extschema@.hubex_stat_worker TO %I', role);
+    EXECUTE format('GRANT SELECT ON @extschema@.hubex_stat_server, @extschema@.hubex_stat_worker, @extschema@.hubex_stat_sync, '
+                   '@extschema@.hubex_stat_progress_sync, hubex.mirror TO %I', role);
     IF level IN ('enqueue', 'admin') THEN
         EXECUTE format('GRANT SELECT ON hubex.outbox, @extschema@.hubex_stat_outbox TO %I', role);
+        EXECUTE format('GRANT SELECT, DELETE ON hubex.conflict TO %I', role);
     END IF;
     IF level = 'admin' THEN
         EXECUTE format('GRANT USAGE ON FOREIGN DATA WRAPPER hubex_fdw TO %I', role);
         EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON hubex.connector TO %I', role);
-        EXECUTE format('GRANT SELECT ON hubex.server_state TO %I', role);
+        EXECUTE format('GRANT SELECT ON hubex.server_state, hubex.subscription TO %I', role);
     END IF;
 END
 $$;
 COMMENT ON FUNCTION hubex_grant(name, text) IS
 'Public: lets a role read, enqueue or administer (each includes the ones before); which accounts it may use is decided by GRANT USAGE ON FOREIGN SERVER';
+
+------------------------------------------------------------------------------
+-- Mirrors: local tables that are kept in step with lists of a remote system
+------------------------------------------------------------------------------
+
+CREATE TABLE hubex.subscription (
+    name text NOT NULL PRIMARY KEY CHECK (name <> ''),
+    owner name NOT NULL,
+    -- As hubex.outbox.binding: a copy of this database stays silent.
+    binding uuid NOT NULL,
+    foreign_table regclass NOT NULL,
+    target regclass NOT NULL,
+    mode text NOT NULL CHECK (mode IN ('incremental', 'full', 'both')),
+    every interval CHECK (every > interval '0'),
+    full_every interval CHECK (full_every > interval '0'),
+    full_at time,
+    "overlap" interval NOT NULL CHECK ("overlap" >= interval '0'),
+    deletes text NOT NULL CHECK (deletes IN ('delete', 'mark', 'ignore')),
+    delete_limit double precision NOT NULL CHECK (delete_limit BETWEEN 0 AND 1),
+    on_drift text NOT NULL CHECK (on_drift IN ('error', 'null', 'ignore')),
+    columns jsonb CHECK (jsonb_typeof(columns) = 'object'),
+    owners jsonb CHECK (jsonb_typeof(owners) = 'object'),
+    filter jsonb CHECK (jsonb_typeof(filter) = 'object'),
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE hubex.subscription IS 'Public: which local tables mirror which remote lists, and how; see hubex_subscribe()';
+COMMENT ON COLUMN hubex.subscription.every IS 'so often the worker asks what has changed; NULL: only hubex_sync() does';
+COMMENT ON COLUMN hubex.subscription.full_every IS 'so often the worker reads the whole list; NULL: only once, to fill the target';
+COMMENT ON COLUMN hubex.subscription.full_at IS 'the earliest time of day, in the time zone of log_timezone, to do so';
+COMMENT ON COLUMN hubex.subscription."overlap" IS 'what changed so long before the newest change that is known is asked for again';
+COMMENT ON COLUMN hubex.subscription.delete_limit IS 'a sweep that would delete more than this share of the rows waits for hubex_confirm_deletes()';
+COMMENT ON COLUMN hubex.subscription.columns IS 'names of the foreign table''s columns, by those of the target; NULL: the names that both have';
+COMMENT ON COLUMN hubex.subscription.owners IS 'columns whose value is not the remote side''s alone: local or newest, by name';
+COMMENT ON COLUMN hubex.subscription.filter IS 'filters of the API, by name, besides those of the foreign table';
+COMMENT ON COLUMN hubex.subscription.created_at IS 'when it was made, or got other tables';
+
+-- How far each has come; written in the transaction of what it tells of.
+CREATE TABLE hubex.subscription_state (
+    subscription text NOT NULL PRIMARY KEY,
+    "cursor" timestamptz,
+    filled_at timestamptz,
+    sweep_began_at timestamptz,
+    sweep_definition bigint,
+    sweep_cursor timestamptz,
+    sweep_position bigint NOT NULL DEFAULT 0,
+    sweep_keys text[],
+    sweep_total bigint,
+    sweep_read_at timestamptz,
+    sweep_missing bigint,
+    sweep_confirmed boolean NOT NULL DEFAULT false,
+    next_at timestamptz NOT NULL DEFAULT now(),
+    next_full_at timestamptz DEFAULT now(),
+    failures integer NOT NULL DEFAULT 0,
+    sweep_failures integer NOT NULL DEFAULT 0,
+    in_step_at timestamptz,
+    last_started_at timestamptz,
+    last_ended_at timestamptz,
+    last_error text,
+    last_error_at timestamptz,
+    runs bigint NOT NULL DEFAULT 0,
+    requests bigint NOT NULL DEFAULT 0,
+    inserted bigint NOT NULL DEFAULT 0,
+    updated bigint NOT NULL DEFAULT 0,
+    deleted bigint NOT NULL DEFAULT 0,
+    unchanged bigint NOT NULL DEFAULT 0,
+    drift jsonb
+) WITH (fillfactor = 50);
+COMMENT ON TABLE hubex.subscription_state IS 'Private: how far each subscription has come; see hubex_stat_sync';
+COMMENT ON COLUMN hubex.subscription_state."cursor" IS 'the newest remote change up to which the target has everything';
+COMMENT ON COLUMN hubex.subscription_state.sweep_began_at IS 'a sweep, that is a reading of the whole list, is under way since; NULL: none is';
+COMMENT ON COLUMN hubex.subscription_state.sweep_definition IS 'tells whether what is mirrored, or where, was changed since';
+COMMENT ON COLUMN hubex.subscription_state.sweep_cursor IS 'the newest remote change before the first sweep began';
+COMMENT ON COLUMN hubex.subscription_state.sweep_position IS 'so many of the list''s records are applied';
+COMMENT ON COLUMN hubex.subscription_state.sweep_keys IS 'those of the last records before the position';
+COMMENT ON COLUMN hubex.subscription_state.sweep_read_at IS 'the sweep has read the whole list; what it did not find is still to be deleted';
+COMMENT ON COLUMN hubex.subscription_state.sweep_missing IS 'so many rows it would delete, more than the limit: it waits for hubex_confirm_deletes()';
+COMMENT ON COLUMN hubex.subscription_state.failures IS 'incremental runs that failed since the last that did not';
+COMMENT ON COLUMN hubex.subscription_state.sweep_failures IS 'the same of sweeps';
+COMMENT ON COLUMN hubex.subscription_state.in_step_at IS 'when the last run began that came to its end: as of then the target is in step';
+COMMENT ON COLUMN hubex.subscription_state.drift IS 'what of the remote records did not fit the target, by column: {"column": {"problem", "since", "count"}}';
+
+-- The keys that a sweep under way has found, a row for each piece that was applied.
+CREATE TABLE hubex.sweep_page (
+    subscription text NOT NULL,
+    position bigint NOT NULL,
+    keys text[] NOT NULL,
+    PRIMARY KEY (subscription, position)
+);
+COMMENT ON TABLE hubex.sweep_page IS 'Private: the keys that a sweep under way has found';
+
+-- Rows that were deleted, as long as an answer of the time before may come: it must not bring them back.
+CREATE TABLE hubex.tombstone (
+    subscription text NOT NULL,
+    key text NOT NULL,
+    deleted_at timestamptz NOT NULL,
+    PRIMARY KEY (subscription, key)
+);
+COMMENT ON TABLE hubex.tombstone IS 'Private: rows that were deleted from a mirror, as long as an answer of the time before may come';
+
+-- What was changed in a mirror here and the remote side has not been seen to have yet: a row for each changed value,
+-- written by a trigger of the mirror. What constraints would look at for each of them the trigger looks at once.
+CREATE TABLE hubex.local_change (
+    subscription text NOT NULL,
+    key text NOT NULL,
+    kind text NOT NULL,
+    column_name name NOT NULL,
+    state text NOT NULL DEFAULT 'open',
+    local jsonb,
+    remote jsonb,
+    earlier jsonb,
+    answered jsonb,
+    changed_at timestamptz NOT NULL,
+    request_id bigint NOT NULL,
+    ended_at timestamptz,
+    PRIMARY KEY (subscription, key, kind, column_name)
+) WITH (fillfactor = 70);
+COMMENT ON TABLE hubex.local_change IS 'Private: changes made in mirrors here that the remote side has not been seen to have yet; see src/sync/two_way.c';
+COMMENT ON COLUMN hubex.local_change.kind IS 'create, update or delete';
+COMMENT ON COLUMN hubex.local_change.key IS 'the record''s; of one that is to be created its request''s id';
+COMMENT ON COLUMN hubex.local_change.column_name IS 'the column of an update, else empty';
+COMMENT ON COLUMN hubex.local_change.state IS 'open: the request is under way; of a column that is local''s own: accepted: the remote side makes another value of it, refused: it took none, and its own is shown';
+COMMENT ON COLUMN hubex.local_change.local IS 'the value here; of a create the row';
+COMMENT ON COLUMN hubex.local_change.remote IS 'the remote side''s value, as last seen; of a delete the row as it was';
+COMMENT ON COLUMN hubex.local_change.earlier IS 'changes of the column before this one that are under way too: [[request, value], ...]';
+COMMENT ON COLUMN hubex.local_change.answered IS 'the remote side''s values that were answered by sending the local one again';
+COMMENT ON COLUMN hubex.local_change.ended_at IS 'since when it is known that the request is no longer in the outbox';
+
+CREATE FUNCTION hubex.follow_subscription() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF tg_op = 'DELETE' THEN
+        DELETE FROM hubex.local_change WHERE subscription = old.name;
+    ELSE
+        UPDATE hubex.local_change SET subscription = new.name WHERE subscription = old.name;
+    END IF;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION hubex.follow_subscription() IS 'Private: local changes go with their subscription, as by a foreign key';
+
+-- What triggers of mirrors keep for the session holds what is said here.
+CREATE TRIGGER forget_plans AFTER UPDATE OR DELETE OR TRUNCATE ON hubex.subscription
+    FOR EACH STATEMENT EXECUTE FUNCTION hubex.forget_plans();
+CREATE TRIGGER follow_subscription AFTER DELETE OR UPDATE OF name ON hubex.subscription
+    FOR EACH ROW EXECUTE FUNCTION hubex.follow_subscription();
+
+CREATE TABLE hubex.conflict (
+    id bigint NOT NULL GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    subscription text NOT NULL,
+    key text NOT NULL,
+    column_name name NOT NULL,
+    base jsonb,
+    local jsonb,
+    remote jsonb,
+    kept text NOT NULL CHECK (kept IN ('local', 'remote')),
+    reason text NOT NULL CHECK (reason IN ('both changed', 'newer', 'overruled', 'not taken', 'refused', 'deleted')),
+    message text,
+    request_id bigint,
+    occurred_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX conflict_row ON hubex.conflict (subscription, key, column_name);
+COMMENT ON SEQUENCE hubex.conflict_id_seq IS 'Private: ids of conflicts';
+COMMENT ON TABLE hubex.conflict IS 'Public: where the two sides of a mirror disagreed, and which value was kept';
+COMMENT ON COLUMN hubex.conflict.column_name IS 'empty: it is about the whole row';
+COMMENT ON COLUMN hubex.conflict.base IS 'the remote side''s value before, as far as it is known';
+COMMENT ON COLUMN hubex.conflict.reason IS 'both changed; newer: both did, the remote side later; overruled: the remote side changed a column that is local''s own, which is sent again; not taken: it was sent again in vain; refused: the request was given up or cancelled; deleted: the remote side deleted the record';
+COMMENT ON COLUMN hubex.conflict.message IS 'why the remote side refused it, in its own words';
+
+-- What belongs to a subscription goes with it. Foreign keys would do the same, but pg_restore --jobs knows no order of the
+-- data of an extension's tables.
+CREATE FUNCTION hubex.cascade_subscription() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF TG_OP = 'DELETE' THEN
+        DELETE FROM hubex.subscription_state t WHERE t.subscription = old.name;
+        DELETE FROM hubex.sweep_page t WHERE t.subscription = old.name;
+        DELETE FROM hubex.tombstone t WHERE t.subscription = old.name;
+        DELETE FROM hubex.local_change t WHERE t.subscription = old.name;
+        DELETE FROM hubex.conflict t WHERE t.subscription = old.name;
+    ELSE
+        UPDATE hubex.subscription_state t SET subscription = new.name WHERE t.subscription = old.name;
+        UPDATE hubex.sweep_page t SET subscription = new.name WHERE t.subscription = old.name;
+        UPDATE hubex.tombstone t SET subscription = new.name WHERE t.subscription = old.name;
+        UPDATE hubex.local_change t SET subscription = new.name WHERE t.subscription = old.name;
+        UPDATE hubex.conflict t SET subscription = new.name WHERE t.subscription = old.name;
+    END IF;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION hubex.cascade_subscription() IS 'Private: what belongs to a subscription goes with it, and by its name';
+CREATE TRIGGER cascade_delete AFTER DELETE ON hubex.subscription FOR EACH ROW EXECUTE FUNCTION hubex.cascade_subscription();
+CREATE TRIGGER cascade_name AFTER UPDATE OF name ON hubex.subscription FOR EACH ROW WHEN (old.name <> new.name)
+    EXECUTE FUNCTION hubex.cascade_subscription();
+
+-- With other tables it is another subscription: what was read for the one is of no use for the other.
+CREATE FUNCTION hubex.renew_subscription() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    new.created_at := clock_timestamp();
+    RETURN new;
+END
+$$;
+COMMENT ON FUNCTION hubex.renew_subscription() IS 'Private: a subscription with other tables is a new one';
+CREATE TRIGGER renew BEFORE UPDATE OF foreign_table, target ON hubex.subscription FOR EACH ROW EXECUTE FUNCTION hubex.renew_subscription();
+
+-- A subscription one of whose tables is gone has but their oids left, which may be those of other tables where a dump is
+-- restored; so it is not dumped. The conditions are no joins: so the rows come in their order.
+SELECT pg_catalog.pg_extension_config_dump('hubex.subscription',
+           'WHERE (SELECT true FROM pg_catalog.pg_class c WHERE c.oid = foreign_table)'
+           ' AND (SELECT true FROM pg_catalog.pg_class c WHERE c.oid = target)');
+DO $$
+DECLARE
+    part text;
+BEGIN
+    FOREACH part IN ARRAY ARRAY['subscription_state', 'sweep_page', 'tombstone', 'local_change', 'conflict'] LOOP
+        PERFORM pg_catalog.pg_extension_config_dump(('hubex.' || part)::pg_catalog.regclass,
+            'WHERE (SELECT true FROM hubex.subscription s'
+            ' WHERE s.name = subscription AND (SELECT true FROM pg_catalog.pg_class c WHERE c.oid = s.foreign_table)'
+            ' AND (SELECT true FROM pg_catalog.pg_class c WHERE c.oid = s.target))');
+    END LOOP;
+END
+$$;
+SELECT pg_catalog.pg_extension_config_dump('hubex.conflict_id_seq', '');
+
+-- Mirrors: subscribing
+
+CREATE FUNCTION hubex_subscribe(name text, foreign_table regclass, target text, every interval DEFAULT '1 minute',
+    deletes text DEFAULT 'delete', mode text DEFAULT NULL, columns jsonb DEFAULT NULL, filter jsonb DEFAULT NULL,
+    owners jsonb DEFAULT NULL, on_drift text DEFAULT 'error', full_every interval DEFAULT NULL, full_at time DEFAULT NULL,
+    "overlap" interval DEFAULT '5 minutes', delete_limit double precision DEFAULT 0.1) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION hubex_subscribe(text, regclass, text, interval, text, text, jsonb, jsonb, jsonb, text, interval, time, interval, double precision) IS
+'Public: keeps a table, made if it does not exist, in step with the list of a foreign table: every so often it asks what has changed, and more seldom (full_every) reads the whole list. Modes: incremental, full, both; deletes: delete, mark, ignore; on_drift: error, null, ignore';
+
+CREATE FUNCTION hubex_unsubscribe(name text) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION hubex_unsubscribe(text) IS 'Public: ends a subscription; its table stays as it is';
+
+CREATE FUNCTION hubex.check_subscription(name text, OUT what text, OUT "column" text, OUT type text) RETURNS SETOF record
+LANGUAGE C VOLATILE STRICT
+AS 'MODULE_PATHNAME', 'hubex_check_subscription';
+COMMENT ON FUNCTION hubex.check_subscription(text) IS
+'Private: an error where a subscription is not what it must be any more; else the columns that its target could show (unshown), and those that show nothing any more (lost)';
+
+-- Subscriptions with what is known of them: those of one's own roles and of servers one may use; an administrator sees all.
+CREATE VIEW hubex.mirror AS
+SELECT s.name, s.owner, s.foreign_table, s.target, s.mode, s.every, s.full_every, s.deletes, s.columns, s.owners, s.created_at,
+       v.srvname AS server, s.binding IS DISTINCT FROM (SELECT hubex.binding()) AS foreign_binding,
+       p.paused_at IS NOT NULL AS paused,
+       LEAST(CASE WHEN s.mode <> 'full' AND s.every IS NOT NULL THEN t.next_at END,
+             CASE WHEN s.full_every IS NOT NULL OR s.every IS NOT NULL AND t.filled_at IS NULL THEN t.next_full_at END) AS due_at,
+       t."cursor", t.filled_at, t.sweep_began_at, t.sweep_position, t.sweep_total, t.sweep_missing, t.sweep_confirmed,
+       t.failures, t.last_ended_at, t.last_error, t.last_error_at, t.drift,
+       t.sweep_failures, t.next_at, t.next_full_at, t.in_step_at, t.last_started_at, t.runs, t.requests, t.inserted, t.updated,
+       t.deleted, t.unchanged
+  FROM hubex.subscription s
+  JOIN hubex.subscription_state t ON t.subscription = s.name
+  LEFT JOIN pg_catalog.pg_foreign_table f ON f.ftrelid = s.foreign_table
+  LEFT JOIN pg_catalog.pg_foreign_server v ON v.oid = f.ftserver
+  LEFT JOIN hubex.server_state p ON p.server = v.srvname
+ WHERE pg_catalog.has_server_privilege(v.oid, 'USAGE') OR pg_catalog.has_table_privilege('hubex.connector', 'INSERT')
+    OR EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = s.owner AND pg_catalog.pg_has_role(r.oid, 'USAGE'));
+COMMENT ON VIEW hubex.mirror IS 'Private: subscriptions of servers that the role may use, with what is known of them; see hubex_stat_sync';
+
+CREATE FUNCTION hubex.check_mirrors(server name, OUT subject text, OUT ok boolean, OUT message text, OUT hint text)
+RETURNS SETOF record
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s'
+AS $$
+DECLARE
+    held text := hubex.held();
+    running boolean;
+    m record;
+    unshown record;
+    lost record;
+    drifting record;
+    gone boolean;
+    detail text;
+BEGIN
+    SELECT bool_or(w.state = 'running') INTO running
+      FROM hubex.workers() w JOIN pg_database d ON d.oid = w.database AND d.datname = current_database()
+     WHERE w.kind = 'sync';
+    FOR m IN
+        SELECT * FROM hubex.mirror k
+         WHERE k.server IS NULL OR k.server = check_mirrors.server
+         ORDER BY k.name
+    LOOP
+        subject := 'mirror'; ok := true; hint := NULL;
+        gone := m.target NOT IN (SELECT c.oid FROM pg_class c) OR m.foreign_table NOT IN (SELECT c.oid FROM pg_class c);
+        message := format('Subscription "%s" keeps %s in step with %s%s.', m.name, m.target, m.foreign_table,
+            CASE WHEN m.filled_at IS NULL THEN
+                     format('; it is being filled, %s of %s records so far', m.sweep_position, coalesce(m.sweep_total::text, 'an unknown number of'))
+                 WHEN m.mode <> 'full' THEN format('; it shows what changed until %s', m."cursor")
+                 ELSE format('; it shows what there was at %s', m.filled_at) END);
+
+        IF pg_is_in_recovery() THEN
+            NULL;
+        ELSIF m.foreign_binding THEN
+            ok := false;
+            message := format('Subscription "%s" came with a dump of another database, and is held.', m.name);
+            hint := 'If the mirror is to be kept in step from here, run SELECT hubex_take_over().';
+        ELSIF held IS NOT NULL THEN
+            ok := false;
+            message := format('Subscription "%s" is held, as this database is.', m.name);
+        ELSIF m.paused THEN
+            ok := false;
+            message := format('Subscription "%s" is held, as server "%s" is paused.', m.name, m.server);
+            hint := format('hubex_resume(%L) ends it.', m.server);
+        ELSIF m.failures + m.sweep_failures > 0 THEN
+            ok := false;
+            message := format('Subscription "%s" fails since %s run(s), the last time at %s: %s', m.name, m.failures + m.sweep_failures, m.last_error_at,
+                m.last_error);
+            hint := format('CALL hubex_sync(%L) tries again at once%s.', m.name, '; else that is done at ' || m.due_at);
+        ELSIF m.sweep_missing IS NOT NULL AND NOT m.sweep_confirmed THEN
+            ok := false;
+            message := format('Subscription "%s" has found %s rows of %s that the remote system has no more, which is more than delete_limit allows; it keeps them for now.',
+                m.name, m.sweep_missing, m.target);
+            hint := format('If they are to go: SELECT hubex_confirm_deletes(%L).', m.name);
+        ELSIF m.due_at < now() - interval '1 minute' AND running IS NOT TRUE THEN
+            ok := false;
+            message := format('Subscription "%s" is due since %s, and there is nobody who runs it.', m.name, m.due_at);
+            hint := CASE WHEN (hubex.worker_state()).state = 'not preloaded'
+                THEN format('Add hubex to shared_preload_libraries and restart, or have pg_cron CALL hubex_sync(%L).', m.name)
+                ELSE 'The sync worker does not run; if this stays so, look into the server log: max_worker_processes may be too low.' END;
+        ELSIF m.due_at < now() - greatest(m.every * 2, interval '5 minutes') AND m.sweep_began_at IS NULL THEN
+            ok := false;
+            message := format('Subscription "%s" is behind: it is due since %s.', m.name, m.due_at);
+            hint := 'The quota may be used up by other calls, see hubex_stat_server; a longer interval (every) asks less often.';
+        END IF;
+        IF NOT gone THEN
+            RETURN NEXT;
+        END IF;
+
+        BEGIN
+            hint := NULL;
+            SELECT array_agg(quote_ident(c."column")) AS names,
+                   string_agg(format('ADD COLUMN %I %s', c."column", c.type), ', ') AS adds INTO unshown
+              FROM hubex.check_subscription(m.name) c WHERE c.what = 'unshown';
+            IF unshown.names IS NOT NULL THEN
+                -- many are a choice, a few may be new
+                ok := true;
+                message := format('Subscription "%s": %s has columns that %s does not show: %s%s.', m.name, m.foreign_table, m.target,
+                    array_to_string(unshown.names[:5], ', '), ' and ' || nullif(greatest(cardinality(unshown.names) - 5, 0), 0) || ' more');
+                hint := CASE WHEN cardinality(unshown.names) <= 5
+                    THEN format('ALTER TABLE %s %s; then CALL hubex_sync(%L, ''full'').', m.target, unshown.adds, m.name) END;
+                RETURN NEXT;
+            END IF;
+            hint := NULL;
+            SELECT string_agg(quote_ident(c."column"), ', ') AS names,
+                   string_agg(format('ADD COLUMN %I %s', c."column", c.type), ', ') AS adds INTO lost
+              FROM hubex.check_subscription(m.name) c WHERE c.what = 'lost';
+            IF lost.names IS NOT NULL THEN
+                ok := false;
+                message := format('Subscription "%s": columns of %s are filled no more, as %s has none of their names: %s.', m.name, m.target,
+                    m.foreign_table, lost.names);
+                hint := format('ALTER FOREIGN TABLE %s %s; or drop them.', m.foreign_table, lost.adds);
+                RETURN NEXT;
+            END IF;
+        EXCEPTION WHEN others THEN
+            GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+            ok := false; message := format('Subscription "%s": %s.', m.name, sqlerrm) || CASE WHEN detail <> '' THEN ' ' || detail ELSE '' END;
+            hint := nullif(hint, '');
+            RETURN NEXT;
+        END;
+        CONTINUE WHEN gone;
+
+        hint := NULL;
+        FOR drifting IN SELECT d.key, d.value FROM jsonb_each(m.drift) d ORDER BY d.key
+        LOOP
+            ok := false;
+            message := format('Subscription "%s": column "%s" of the remote records has changed since %s: %s (%s records).', m.name,
+                drifting.key, drifting.value ->> 'since', drifting.value ->> 'problem', drifting.value ->> 'count');
+            RETURN NEXT;
+        END LOOP;
+
+        IF EXISTS (SELECT FROM jsonb_each_text(m.owners) o WHERE o.value <> 'remote')
+            AND NOT EXISTS (SELECT FROM pg_trigger g JOIN pg_proc p ON p.oid = g.tgfoid
+                             WHERE g.tgrelid = m.target AND p.proname = 'hubex_mirror_trigger' AND g.tgenabled IN ('O', 'A'))
+        THEN
+            ok := false;
+            message := format('Subscription "%s" has columns of another owner than the remote side, and no trigger on %s sends what is changed there.',
+                m.name, m.target);
+            hint := format('CREATE TRIGGER to_hubex AFTER UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION hubex_mirror_trigger(%L).',
+                m.target, m.name);
+            RETURN NEXT;
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION hubex.check_mirrors(name) IS 'Private: what hubex_check() says of the subscriptions of a server, and of those that have none any more';
+
+-- Mirrors: running
+
+CREATE PROCEDURE hubex_sync(name text, mode text DEFAULT NULL)
+LANGUAGE C
+AS 'MODULE_PATHNAME';
+COMMENT ON PROCEDURE hubex_sync(text, text) IS
+'Public: brings a mirror in step now, as the worker does; mode: incremental or full, without one what is due and at least an incremental run. Waits for a run that is under way, tells how far it is, and commits as it goes';
+
+CREATE FUNCTION hubex_confirm_deletes(name text) RETURNS bigint
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION hubex_confirm_deletes(text) IS
+'Public: lets a full reading that waits delete rows although they are more than delete_limit allows; returns how many those are';
+
+CREATE FUNCTION hubex_is_syncing() RETURNS boolean
+LANGUAGE C STABLE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION hubex_is_syncing() IS
+'Public: in a trigger, does what fired it write what came from the remote side? So triggers tell remote changes from local ones';
+
+-- Mirrors: looking
+
+CREATE FUNCTION hubex.sync_progress(OUT pid integer, OUT database oid, OUT subscription text, OUT mode text,
+    OUT phase text, OUT records_total bigint, OUT records_done bigint, OUT rows_inserted bigint, OUT rows_updated bigint,
+    OUT rows_deleted bigint, OUT rows_unchanged bigint, OUT pages bigint, OUT requests bigint, OUT retries bigint,
+    OUT bytes bigint, OUT throttled_time double precision, OUT began_at timestamptz, OUT time_left interval)
+    RETURNS SETOF record
+LANGUAGE C VOLATILE ROWS 10
+AS 'MODULE_PATHNAME', 'hubex_sync_progress';
+COMMENT ON FUNCTION hubex.sync_progress() IS 'Private: the runs under way in all databases; none without preload';
+
+CREATE VIEW hubex_stat_progress_sync AS
+SELECT p.pid, p.database AS datid, d.datname, p.subscription, p.mode, p.phase, p.records_total, p.records_done,
+       p.rows_inserted, p.rows_updated, p.rows_deleted, p.rows_unchanged, p.pages, p.requests, p.retries, p.bytes,
+       p.throttled_time, p.began_at, p.time_left
+  FROM hubex.sync_progress() p
+  JOIN pg_catalog.pg_database d ON d.oid = p.database
+ WHERE pg_catalog.has_table_privilege('hubex.connector', 'INSERT')
+    OR d.datname = pg_catalog.current_database() AND EXISTS (SELECT FROM hubex.mirror m WHERE m.name = p.subscription);
+COMMENT ON VIEW hubex_stat_progress_sync IS
+'Public: the runs of subscriptions that are under way, of those that hubex_stat_sync shows; an administrator sees those of all databases. time_left is what the quota, or the pace so far, leaves to be read; throttled_time is in ms. None without preload';
+
+CREATE VIEW hubex_stat_sync AS
+SELECT m.name, m.owner, m.server, m.foreign_table, m.target, m.mode, w.state, w.reason, m."cursor", m.in_step_at,
+       pg_catalog.clock_timestamp() - m.in_step_at AS lag,
+       (SELECT sum(pg_catalog.pg_stat_get_live_tuples(r.relid))::bigint
+          FROM (SELECT p.relid FROM pg_catalog.pg_partition_tree(m.target) p UNION SELECT m.target) r) AS rows,
+       m.filled_at, m.sweep_began_at, m.sweep_position AS sweep_done, m.sweep_total,
+       CASE WHEN NOT m.sweep_confirmed THEN m.sweep_missing END AS to_confirm,
+       CASE WHEN m.mode <> 'full' AND m.every IS NOT NULL THEN m.next_at END AS next_at, m.next_full_at,
+       m.runs, m.requests, m.inserted, m.updated, m.deleted, m.unchanged,
+       (SELECT count(*) FROM hubex.local_change c WHERE c.subscription = m.name AND c.state = 'open') AS pending,
+       (SELECT count(*) FROM hubex.conflict c WHERE c.subscription = m.name) AS conflicts,
+       m.drift, m.failures + m.sweep_failures AS failures, m.last_started_at, m.last_ended_at, m.last_error, m.last_error_at
+  FROM hubex.mirror m
+ CROSS JOIN hubex.held() AS h (why)
+ CROSS JOIN LATERAL (SELECT CASE WHEN m.mode = 'full' THEN m.next_full_at + COALESCE(m.full_every, m.every)
+                                 ELSE m.next_at + m.every END AS time) AS late
+ CROSS JOIN LATERAL (
+       SELECT CASE WHEN h.why IS NOT NULL OR m.foreign_binding THEN 'held'
+                   WHEN m.paused THEN 'paused'
+                   WHEN m.failures + m.sweep_failures > 0 THEN 'failing'
+                   WHEN m.sweep_missing IS NOT NULL AND NOT m.sweep_confirmed THEN 'waits for confirmation'
+                   WHEN m.filled_at IS NULL THEN 'filling'
+                   WHEN late.time < pg_catalog.clock_timestamp() AND m.every IS NOT NULL THEN 'late'
+                   ELSE 'in step' END,
+              CASE WHEN h.why IS NOT NULL THEN h.why
+                   WHEN m.foreign_binding THEN 'It came here with a copy of another database; see hubex_take_over()'
+                   WHEN m.paused THEN pg_catalog.format('Server %I is paused; see hubex_resume()', m.server)
+                   WHEN m.failures + m.sweep_failures > 0 THEN m.last_error
+                   WHEN m.sweep_missing IS NOT NULL AND NOT m.sweep_confirmed
+                   THEN pg_catalog.format('%s rows would be deleted; see hubex_confirm_deletes()', m.sweep_missing)
+                   END) AS w (state, reason);
+COMMENT ON VIEW hubex_stat_sync IS
+'Public: how each subscription stands: in step, filling, late, failing, waits for confirmation, paused or held, and why; lag is the age of the last look that came to its end, rows an estimate, the counts are of all runs. Subscriptions of one''s own roles and of servers one may use; an administrator sees all';
+COMMENT ON COLUMN hubex_stat_sync."cursor" IS 'the newest remote change up to which the target has everything';
+COMMENT ON COLUMN hubex_stat_sync.in_step_at IS 'when the last run began that came to its end: as of then the target is in step';
+COMMENT ON COLUMN hubex_stat_sync.to_confirm IS 'so many rows wait for hubex_confirm_deletes() to be deleted';
+COMMENT ON COLUMN hubex_stat_sync.pending IS 'values changed in the target that the remote side has not been seen to have yet';
+
+-- Mirrors: two-way
+
+CREATE FUNCTION hubex_mirror_trigger() RETURNS trigger
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION hubex_mirror_trigger() IS
+'Public: trigger function (subscription) of a mirror, AFTER UPDATE OR DELETE and BEFORE INSERT, FOR EACH ROW: sends changes that are made here, of columns whose owner is local or newest. A new row is not stored: it is shown when the remote side has it';
+
+CREATE FUNCTION hubex.pending(subscription text, OUT key text, OUT operation text, OUT state text, OUT request bigint,
+    OUT fields jsonb) RETURNS SETOF record
+LANGUAGE C STABLE STRICT PARALLEL UNSAFE ROWS 100
+AS 'MODULE_PATHNAME', 'hubex_pending';
+COMMENT ON FUNCTION hubex.pending(text) IS 'Private: changes made in a mirror that the remote side has not been seen to have; see hubex_pending_view()';
+
+CREATE FUNCTION hubex_pending_view(subscription text, view text) RETURNS void
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION hubex_pending_view(text, text) IS
+'Public: makes a view over a mirror that shows what is on its way to the remote side: hubex_pending (create, update, delete or null), hubex_state and hubex_request; rows to be created, and those deleted here, are in it, too. Made again after the mirror was altered';
+
+-- Who may act as a subscription's owner sees its conflicts, and may delete them; an administrator all.
+ALTER TABLE hubex.conflict ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own_conflicts ON hubex.conflict
+    USING ((SELECT pg_catalog.has_table_privilege('hubex.connector', 'INSERT'))
+        OR subscription IN (SELECT m.name FROM hubex.mirror m JOIN pg_catalog.pg_roles r ON r.rolname = m.owner
+                             WHERE pg_catalog.pg_has_role(r.oid, 'USAGE')));
 
 ------------------------------------------------------------------------------
 -- Rights, and the start of the worker
