@@ -27,7 +27,7 @@ _LISTED = ("id", "name", "erpID", "serialNumber", "parentID", "published", "dele
 _DETAILED = ("notes", "isMobileAsset", "isInheritParentDistricts", "positionOnSchema")
 
 
-def _list_item(tenant, asset):
+def list_item(tenant, asset):
     item = {name: asset[name] for name in _LISTED if name in asset}
     if "companyID" in asset:
         item["company"] = tenant.named("companies", asset["companyID"])
@@ -38,7 +38,7 @@ def _list_item(tenant, asset):
 
 
 def _detail(tenant, asset):
-    view = _list_item(tenant, asset)
+    view = list_item(tenant, asset)
     del view["hasChildren"]         # of lists alone
     view.update({name: asset[name] for name in _DETAILED if name in asset})
     for field, name, collection in (("assetTypeID", "assetType", "asset_types"),
@@ -53,13 +53,14 @@ def _detail(tenant, asset):
 
 
 def _selected(tenant, call):
-    """The ids of the assets asked for, in order."""
+    """The ids of the assets asked for, in order; those that the list hides are left out."""
     contacts = parsed(call, "contactID", q_int)
     ids = tenant.assets.ids_with_contact(contacts) if contacts else tenant.assets.ids()
     wanted = parameter(call, "searchText", q_text, "").casefold()
     if wanted:
         ids = [asset_id for asset_id in ids if _matches(tenant.assets.get(asset_id), wanted)]
-    return ids
+    hidden = tenant.hidden["assets"]
+    return [asset_id for asset_id in ids if asset_id not in hidden] if hidden else ids
 
 
 def _matches(asset, wanted):
@@ -68,8 +69,11 @@ def _matches(asset, wanted):
 
 @ROUTES("GET", "/ES/Assets")
 def list_assets(tenant, call):
+    """Pages of all assets are kept: a client that reads the whole list again is not to wait for the sandbox."""
+    filtered = any(name in ("contactID", "searchText") for name, _ in call.query)
     return page(call, _selected(tenant, call),
-                lambda asset_id: (asset_id, _list_item(tenant, tenant.assets.get(asset_id))))
+                lambda asset_id: (asset_id, list_item(tenant, tenant.assets.get(asset_id))),
+                kept=None if filtered else tenant.assets.pages)
 
 
 @ROUTES("HEAD", "/ES/Assets")

@@ -20,8 +20,13 @@ def task_of(tenant, task_id):
 
 
 def _selected(tenant, call):
+    """The tasks asked for; those that the list hides are left out, unless they are asked for by id."""
     chosen = selection(call, tenant, TASK_FILTERS)
-    return chosen.of(tenant.tasks.find(*chosen.index) if chosen.index else tenant.tasks)
+    tasks = chosen.of(tenant.tasks.find(*chosen.index) if chosen.index else tenant.tasks)
+    hidden = tenant.hidden["tasks"]
+    if hidden and not call.values("taskID"):
+        tasks = [task for task in tasks if task["id"] not in hidden]
+    return tasks
 
 
 @ROUTES("GET", "/WORK/Tasks")

@@ -11,6 +11,7 @@ Where the contract is open: erpID is not unique; a task that is soft-deleted can
 restored; an unknown field of a PATCH is 409, of an object ignored; PUT without `number` keeps the number; DELETE of
 many answers what became of each, one that is deleted already is no error.
 """
+from tenant.clock import as_text
 from tenant.people import SERVICE_USER
 from tenant.routes import CLOSED, COMPLETED, STAGE_OF_PHASE, START_STAGE, STATUS_OF_STAGE
 from wire.messages import accepted, broken_rule, invalid_data, json_answer
@@ -58,11 +59,12 @@ def create_task(tenant, call):
 
 def new_task(tenant, fields, **more):
     """A task at the start of its route -> its record"""
-    now = tenant.now()
+    now, created = tenant.now(), as_text(tenant.moments.created)
     if "number" not in fields:
-        fields["number"] = tenant.tasks.number(fields["taskTypeID"], now)
+        fields["number"] = tenant.tasks.number(fields["taskTypeID"], created)
     fields.setdefault("requestedByUserID", SERVICE_USER)
-    return tenant.tasks.add({**fields, "created": now, "lastModified": now, "branchID": 1, "taskStageID": START_STAGE,
+    return tenant.tasks.add({**fields, "created": created, "lastModified": as_text(tenant.moments.modified),
+                             "branchID": 1, "taskStageID": START_STAGE,
                              "taskStatusID": STATUS_OF_STAGE[START_STAGE], **more,
                              "stages": [{"taskStageID": START_STAGE, "completed": now, "sortOrder": 1}]})
 

@@ -18,6 +18,7 @@ import re
 import time
 from collections import deque
 
+from tenant.clock import as_text
 from wire.messages import Malformed, Refusal, json_answer
 from wire.routing import Routes
 from wire.values import b_text, present, read_fields
@@ -45,9 +46,10 @@ def _base64url(content):
 class Tokens:
     """Access and refresh tokens given out so far."""
 
-    def __init__(self, settings, seed):
+    def __init__(self, settings, seed, clocks):
         self._settings = settings
         self._seed = seed
+        self._clocks = clocks
         self._access = {}
         self._refresh = {}
         self.issued = 0
@@ -67,7 +69,7 @@ class Tokens:
         return self._access.get(text.strip()) if scheme.lower() == "bearer" else None
 
     def is_live(self, token):
-        return not token.revoked and time.time() < token.expires + self._settings.token_grace
+        return not token.revoked and self._clocks.token_time() < token.expires + self._settings.token_grace
 
     def expire_all(self):
         for token in self._access.values():
@@ -86,30 +88,26 @@ class Tokens:
                 raise _unauthorized("InvalidServiceToken")
             status = 201
         elif "refreshJwt" in fields:
-            if self._refresh.get(fields["refreshJwt"], 0) < time.time():
+            if self._refresh.get(fields["refreshJwt"], 0) < self._clocks.token_time():
                 raise _unauthorized("InvalidRefreshToken")
             status = 200
         else:
             raise Malformed("nothing to sign in with")
         self.issued += 1
         life = self._settings.token_life
-        token = Token(self.issued, time.time() + life)
+        token = Token(self.issued, self._clocks.token_time() + life)
         text = self._jwt("access", token.number, token.expires)
         self._access[text] = token
         return json_answer(status, {"access_token": text, "expires_in": int(life),
-                                    "jwtValidTill": _moment(token.expires)})
+                                    "jwtValidTill": as_text(token.expires)})
 
     def _refresh_token(self, tenant, call):
         """The body is `{}`; `validity` is not honoured."""
         read_fields(call.json(), {})
-        expires = time.time() + _REFRESH_LIFE
+        expires = self._clocks.token_time() + _REFRESH_LIFE
         text = self._jwt("refresh", len(self._refresh) + 1, expires)
         self._refresh[text] = expires
-        return json_answer(201, {"refresh_token": text, "expires_in": _REFRESH_LIFE, "jwtValidTill": _moment(expires)})
-
-
-def _moment(seconds):
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+        return json_answer(201, {"refresh_token": text, "expires_in": _REFRESH_LIFE, "jwtValidTill": as_text(expires)})
 
 
 def _unauthorized(code):

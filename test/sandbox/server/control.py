@@ -3,11 +3,16 @@
 Answers JSON; a mistake is 400 or 404 with {"error": "what to do"}.
 """
 import json
+from urllib.parse import parse_qsl
 
 from aiohttp import web
 
-from wire.messages import json_bytes
+from wire.messages import Refusal, json_bytes
 from wire.routing import Route, Router
+
+
+class Json(bytes):
+    """What is JSON already."""
 
 
 class Mistake(Exception):
@@ -104,8 +109,44 @@ async def _state(sandbox, request):
     return {"seed": sandbox.tenant.seed, **sandbox.tenant.sizes()}
 
 
+async def _change(sandbox, request):
+    try:
+        return sandbox.change(await _body(request))
+    except ValueError as error:
+        raise Mistake(str(error)) from error
+
+
+async def _export(sandbox, request):
+    query = parse_qsl(request.rel_url.raw_query_string, keep_blank_values=True)
+    path = request.query.get("path", "")
+    try:
+        return Json(sandbox.export(path, [(name, text) for name, text in query if name != "path"]))
+    except Refusal as refusal:
+        raise Mistake(f"path: {path!r} is no list: {refusal.code}", refusal.status) from refusal
+
+
+async def _keep_versions(sandbox, request):
+    sandbox.keep_versions(True)
+    return {}
+
+
+async def _versions(sandbox, request):
+    if sandbox.versions is None:
+        raise Mistake("versions are not kept: POST /versions first", 404)
+    return Json(sandbox.versions.shown())
+
+
+async def _forget_versions(sandbox, request):
+    sandbox.keep_versions(False)
+    return {}
+
+
 async def _reset(sandbox, request):
-    sandbox.reset()
+    grow = await _body(request) if request.can_read_body else None
+    try:
+        sandbox.reset(grow)
+    except ValueError as error:
+        raise Mistake(str(error)) from error
     return {}
 
 
@@ -114,7 +155,8 @@ _ROUTER = Router([(method, path, Route(handler, True)) for method, path, handler
     ("GET", "faults", _faults), ("POST", "faults", _add_fault), ("DELETE", "faults", _clear_faults),
     ("DELETE", "faults/{id}", _remove_fault), ("GET", "tokens", _tokens), ("POST", "tokens/expire", _expire_tokens),
     ("GET", "config", _config), ("POST", "config", _configure), ("GET", "tasks", _tasks), ("GET", "state", _state),
-    ("POST", "reset", _reset))])
+    ("POST", "changes", _change), ("GET", "export", _export), ("GET", "versions", _versions),
+    ("POST", "versions", _keep_versions), ("DELETE", "versions", _forget_versions), ("POST", "reset", _reset))])
 
 
 async def answer_control(sandbox, request, path):
@@ -127,4 +169,5 @@ async def answer_control(sandbox, request, path):
         value = await route.handler(sandbox, request, *ids)
     except Mistake as mistake:
         status, value = mistake.status, {"error": str(mistake)}
-    return web.Response(status=status, body=json_bytes(value), content_type="application/json")
+    return web.Response(status=status, body=value if isinstance(value, Json) else json_bytes(value),
+                        content_type="application/json")

@@ -3,8 +3,8 @@
 Those of the first group act before the work, and most keep it from being done; those of the second act on the answer,
 when the work is done. An Answer without a status is never sent.
 """
+import json
 import re
-import time
 from typing import Any, Callable, Mapping, NamedTuple, Optional
 
 from multidict import CIMultiDict
@@ -13,6 +13,7 @@ from api.task_writes import new_task
 from wire.messages import Answer, json_bytes
 
 from .auth import throttled
+from .changes import Draw, Mistake, check_draw
 
 
 class Scene(NamedTuple):
@@ -22,6 +23,7 @@ class Scene(NamedTuple):
     token: Any          # the access token used, or None
     call: Any
     tenant: Any
+    tick: Callable      # to be called before the tenant is changed
 
 
 # Before the work: `(fault, scene)` -> the Answer that stands in for it, or None to go on.
@@ -56,13 +58,17 @@ async def _expire(fault, scene):
 async def _mutate(fault, scene):
     """What other clients do just before. It is the newest that go, so that the pages of the usual sort shift."""
     tenant, parameters = scene.tenant, fault.parameters
-    tenant.moment = time.time()
+    scene.tick()
     for task in _tasks(tenant, parameters.get("delete", 0)):
         tenant.touch(task, deleted=tenant.now())
     for task in _tasks(tenant, parameters.get("modify", 0)):
         tenant.touch(task, notes=f"{task.get('notes', '')} +")
     for number in range(parameters.get("create", 0)):
         new_task(tenant, {"taskTypeID": 2, "requestMethodID": 4, "notes": f"mutate {number}"})
+    drawn = parameters.get("changes")
+    if drawn:
+        Draw(tenant, {**drawn, "seed": f"{drawn.get('seed', 0)}:{fault.fired}"}).do()
+    tenant.changed()
 
 
 def _tasks(tenant, which):
@@ -88,6 +94,13 @@ async def _status_after(fault, scene, answer):
 
 async def _drop_after(fault, scene, answer):
     return await _drop_before(fault, scene)
+
+
+async def _mutate_after(fault, scene, answer):
+    """The answer tells of the time before."""
+    await _mutate(fault, scene)
+    await scene.connection.wait(fault.parameters.get("seconds", 0))
+    return answer
 
 
 async def _delay(fault, scene, answer):
@@ -140,6 +153,37 @@ async def _shrink(fault, scene, answer):
         total = max(total - fault.parameters.get("by", 1), last)
         answer.headers["Content-Range"] = f"items={first}-{last}/{total}"
     return answer
+
+
+async def _reshape(fault, scene, answer):
+    """The records have other members than they used to: a version of the API that nobody told of."""
+    try:
+        body = json.loads(answer.body)
+    except ValueError:
+        return answer
+    if answer.status >= 300 or not isinstance(body, (dict, list)):
+        return answer
+    one = isinstance(body, dict) and not all(isinstance(record, dict) for record in body.values())
+    for record in [body] if one else list(body.values() if isinstance(body, dict) else body):
+        if isinstance(record, dict):
+            _reshape_record(record, fault.parameters.get("set", {}), fault.parameters.get("drop", []))
+    answer.body = json_bytes(body)
+    return answer
+
+
+def _reshape_record(record, given, dropped):
+    for path, value in given.items():
+        *parents, name = path.split(".")
+        place = record
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[name] = value
+    for path in dropped:
+        *parents, name = path.split(".")
+        place = record
+        for parent in parents:
+            place = place.get(parent, {})
+        place.pop(name, None)
 
 
 def _made_up(fault):
@@ -197,6 +241,23 @@ def check_tasks(value):
     return check_count(value) or (isinstance(value, list) and all(type(task_id) is int for task_id in value))
 
 
+def check_changes(value):
+    """Those that POST /changes would draw."""
+    try:
+        check_draw(value)
+    except (Mistake, AttributeError):
+        return False
+    return True
+
+
+def check_object(value):
+    return isinstance(value, dict)
+
+
+def check_texts(value):
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+
 def check_anything(value):
     return True
 
@@ -209,6 +270,7 @@ class Kind(NamedTuple):
 
 
 _MADE_UP = {"body": check_anything, "headers": check_headers}
+_MUTATIONS = {"create": check_count, "delete": check_tasks, "modify": check_tasks, "changes": check_changes}
 
 KINDS = {
     "status": Kind(before=_status, required={"status": check_status}, optional=_MADE_UP),
@@ -225,9 +287,11 @@ KINDS = {
     "bad_json": Kind(after=_bad_json),
     "throttle": Kind(before=_throttle, optional={"retry_after": check_retry_after}),
     "expire": Kind(before=_expire),
-    "mutate": Kind(before=_mutate, optional={"create": check_count, "delete": check_tasks, "modify": check_tasks}),
+    "mutate": Kind(before=_mutate, optional=_MUTATIONS),
+    "mutate_after": Kind(after=_mutate_after, optional={**_MUTATIONS, "seconds": check_seconds}),
     "content_range": Kind(after=_content_range, required={"value": check_text}),
     "no_content_range": Kind(before=_no_content_range),
     "empty": Kind(after=_empty),
     "shrink": Kind(after=_shrink, optional={"by": check_count}),
+    "reshape": Kind(after=_reshape, optional={"set": check_object, "drop": check_texts}),
 }

@@ -4,8 +4,9 @@ The file is a log of lines, each an array in JSON, which are only ever added:
 
     ["grew", {"seed", "tasks", "assets"}]               first: what the data grow from
     ["came", {entry}]                                   a request is here, whole
-    ["did", number, write, moment, [ids it created]]    its endpoint has done its work
+    ["did", number, write, moments, [ids it created]]   its endpoint has done its work
     ["answered", number, moment, status, bytes]         its answer is sent, or it was dropped
+    ["changed", request, moments]                       the control address changed what the request says
     ["cleared"]                                         the journal was emptied
 
 A line is with the kernel before the next step is taken. So what anybody was ever answered for is there after kill -9,
@@ -17,11 +18,13 @@ themselves. Sign-ins, faults, what faults changed, and settings are forgotten.
 import json
 import os
 import time
+from contextlib import suppress
 from urllib.parse import unquote
 
 from multidict import CIMultiDict
 
 from api import ROUTE_TABLES
+from tenant.clock import Moments
 from wire.messages import Call
 from wire.routing import Router
 
@@ -57,8 +60,11 @@ class History:
     def came(self, entry):
         self._add("came", entry.kept())
 
-    def did(self, entry, moment):
-        self._add("did", entry.number, entry.write, moment, entry.created or [])
+    def did(self, entry, moments):
+        self._add("did", entry.number, entry.write, moments, entry.created or [])
+
+    def changed(self, request, moments):
+        self._add("changed", request, moments)
 
     def answered(self, entry):
         self._add("answered", entry.number, entry.finished, entry.status, entry.bytes)
@@ -66,14 +72,17 @@ class History:
     def cleared(self):
         self._add("cleared")
 
+    def is_kept(self):
+        return self._file is not None
+
     def forget(self):
         """Begins anew."""
         if self._file is not None:
             os.truncate(self._file.fileno(), 0)
             self._add("grew", self._grew)
 
-    def replay(self, tenant, journal):
-        """Does again what the file told when it was opened."""
+    def replay(self, tenant, journal, change):
+        """Does again what the file told when it was opened; `change(tenant, request)` does what the control address did."""
         if self._told and self._told[0] != ["grew", self._grew]:
             raise NotItsHistory(f"it is of a sandbox with {self._told[0][1]}, not {self._grew}")
         router = Router(*ROUTE_TABLES)
@@ -82,6 +91,10 @@ class History:
                 journal.restore(line[0])
             elif what == "did":
                 _do_again(tenant, router, journal.find(line[0]), *line[1:])
+            elif what == "changed":
+                tenant.moments = Moments(*line[1])
+                with suppress(ValueError):      # it was refused then, too
+                    change(tenant, line[0])
             elif what == "answered":
                 number, moment, status, size = line
                 entry = journal.find(number)
@@ -93,10 +106,10 @@ class History:
         self._told = []
 
 
-def _do_again(tenant, router, entry, write, moment, created):
+def _do_again(tenant, router, entry, write, moments, created):
     call = Call(entry.method, unquote(entry.path), entry.query, CIMultiDict(entry.headers), entry.body)
     route, call.ids = router.find(call.method, call.path)
-    tenant.moment = moment
+    tenant.moments = Moments(*moments)
     if route is not None:       # a sign-in has its route elsewhere
         route.handler(tenant, call)
     tenant.written()

@@ -42,7 +42,8 @@ class Entry:
 
     def shown(self):
         view = {"n": self.number, "time": self.time, "finished": self.finished, "method": self.method,
-                "path": self.path, "query": self.query, "headers": self.headers, "body": None}
+                "path": self.path, "query": self.query, "range": self.headers.get("range"), "headers": self.headers,
+                "body": None}
         if self.body:
             try:
                 view["body"] = self.body.decode("utf-8")

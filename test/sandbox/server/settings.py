@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 
 SERVICE_TOKEN = "sandbox-service-token"
 APPLICATION_ID = 3
+_FURTHEST = 10 * 365 * 24 * 3600
 
 
 def _seconds(value):
@@ -18,6 +19,12 @@ def _count(value):
     return value
 
 
+def _skew(value):
+    if type(value) not in (int, float) or not (-_FURTHEST <= value <= _FURTHEST):
+        raise ValueError("a number of seconds is needed, no more than ten years of them")
+    return value
+
+
 def _secret(value):
     if not isinstance(value, str) or not value:
         raise ValueError("a text is needed")
@@ -25,7 +32,7 @@ def _secret(value):
 
 
 _CHECKS = {"token_life": _seconds, "token_grace": _seconds, "rate_limit": _count, "page_limit": _count,
-           "service_token": _secret}
+           "service_token": _secret, **dict.fromkeys(("clock_skew", "modified_skew", "created_skew", "token_skew"), _skew)}
 
 
 @dataclass
@@ -35,6 +42,10 @@ class Settings:
     rate_limit: int = 0             # requests a minute, 0: no limit
     page_limit: int = 0             # records a page, 0: as many as are asked for
     service_token: str = SERVICE_TOKEN
+    clock_skew: float = 0           # seconds by which the server's clock is ahead of the machine's
+    modified_skew: float = 0        # and more, for lastModified
+    created_skew: float = 0         # for created
+    token_skew: float = 0           # by which those are ahead that access tokens go by
 
     def update(self, changes):
         """Changes some of them, or none: ValueError says which one is wrong."""

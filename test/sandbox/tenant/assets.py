@@ -2,7 +2,7 @@
 
 A tenant can hold 600,000 assets, and a client pages through them; making each up from its number costs microseconds,
 keeping them all would cost seconds at start and half a gigabyte. So an asset of the seed is a pure function of seed
-and id, and only what was written since is stored. Ids are 1..n without gaps, since nothing is ever removed.
+and id, and only what was written since is stored. Ids are 1..n, without gaps as long as nothing is removed.
 """
 from collections import Counter
 
@@ -29,6 +29,10 @@ class Assets:
         self._seeded = seeded
         self._last = seeded
         self._changed = {}
+        self._removed = set()
+        self._ids = None                # those that are left, once something was removed
+        self.pages = {}                 # what the endpoint keeps of pages it made, until something changes
+        self.touched = None             # ids of assets that look otherwise than before, where somebody wants to know
         self._children = Counter()      # by parent: how many more or fewer than the seed has
         self._salt = seed * 0x9E3779B97F4A7C15 & _MASK
         self._companies = [key for key, company in collections["companies"].items() if not company["isOurCompany"]]
@@ -39,11 +43,15 @@ class Assets:
         self._location_names = {key: place["address"].split(", ")[1] for key, place in collections["locations"].items()}
 
     def __len__(self):
-        return self._last
+        return self._last - len(self._removed)
 
     def ids(self):
-        """All ids, in order: a range, so that a page of them costs nothing."""
-        return range(1, self._last + 1)
+        """All ids, in order: a range for as long as nothing was removed, so that a page of them costs nothing."""
+        if not self._removed:
+            return range(1, self._last + 1)
+        if self._ids is None:
+            self._ids = [asset_id for asset_id in range(1, self._last + 1) if asset_id not in self._removed]
+        return self._ids
 
     def ids_with_contact(self, contacts):
         """The ids of the assets that have one of the contacts; a seeded building shares its contact with all in it."""
@@ -51,17 +59,18 @@ class Assets:
         for host in range(1, self._seeded + 1, _HOST_EVERY):
             if self._contact(self._draw(host)) in contacts:
                 found.extend(range(host, min(host + _HOST_EVERY, self._seeded + 1)))
-        return found
+        return [asset_id for asset_id in found if asset_id not in self._removed]
 
     def get(self, asset_id):
         """The record, or None."""
         record = self._changed.get(asset_id)
-        if record is None and 1 <= asset_id <= self._seeded:
+        if record is None and 1 <= asset_id <= self._seeded and asset_id not in self._removed:
             record = self._seed_record(asset_id)
         return record
 
     def add(self, record):
         self._last += 1
+        self._ids = None
         self.replace(self._last, record)
         return self._last
 
@@ -72,6 +81,28 @@ class Assets:
         if "parentID" in record:
             self._children[record["parentID"]] += 1
         self._changed[asset_id] = {**record, "id": asset_id}
+        self._touch(asset_id, old or {}, record)
+
+    def remove(self, asset_id):
+        """Without a trace; nothing must point to it."""
+        old = self.get(asset_id)
+        if "parentID" in old:
+            self._children[old["parentID"]] -= 1
+        self._changed.pop(asset_id, None)
+        self._removed.add(asset_id)
+        self._ids = None
+        self._touch(asset_id, old, {})
+
+    def children(self, asset_id):
+        """The ids of the assets right below one; goes through what was written, and no more than a building of the rest."""
+        near = range(asset_id + 1, min(asset_id + _HOST_EVERY, self._seeded + 1))
+        return [child for child in {*near, *self._changed}
+                if (record := self.get(child)) is not None and record.get("parentID") == asset_id]
+
+    def _touch(self, asset_id, *records):
+        """Notes what looks otherwise: it, and what it stands or stood in, which tells whether there is anything in it."""
+        if self.touched is not None:
+            self.touched.update((asset_id, *(record["parentID"] for record in records if "parentID" in record)))
 
     def district(self, asset_id):
         """The district an asset is served in: its company's."""

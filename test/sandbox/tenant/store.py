@@ -5,10 +5,10 @@ id to record. Tasks and assets have stores of their own: tasks are indexed by th
 come to be only when looked at, since a tenant can hold 600,000 of them.
 """
 import random
-import time
 import uuid
 
 from .assets import Assets
+from .clock import Moments, as_text
 from .directory import build_directory
 from .past import grow_tasks
 
@@ -37,6 +37,7 @@ class Tasks:
         self._indexes = {field: {} for field in self.INDEXED}
         self._counters = {}
         self.rendered = {}      # id -> JSON of its item of lists, for as long as nothing that it shows has changed
+        self.touched = None     # ids of tasks that look otherwise than before, where somebody wants to know
 
     def __len__(self):
         return len(self._records)
@@ -69,6 +70,14 @@ class Tasks:
         self._forget_rendered(record)
         return record
 
+    def remove(self, record):
+        """Without a trace; nothing must point to it."""
+        self._forget_rendered(record)
+        for field in self.INDEXED:
+            if field in record:
+                self._indexes[field][record[field]].discard(record["id"])
+        del self._records[record["id"]]
+
     def put(self, record, changes):
         """Changes fields of a task; None makes a field empty, that is, absent."""
         self._forget_rendered(record)
@@ -87,6 +96,8 @@ class Tasks:
         """The item of the task, of its parent (which counts its children) and of its children (which show its number)."""
         for task_id in (record["id"], record.get("parentID"), *self.children(record["id"])):
             self.rendered.pop(task_id, None)
+            if self.touched is not None and task_id is not None:
+                self.touched.add(task_id)
 
     def _index(self, field, record):
         if field in record:
@@ -106,8 +117,10 @@ class Tenant:
     def __init__(self, seed, tasks, assets):
         self.seed = seed
         self._random = random.Random(f"{seed}:live")
-        self.moment = 0         # the server's clock: when the request at hand is worked on, in unix seconds
+        self.moments = Moments(0, 0, 0)     # when the request at hand is worked on
         self.writes = 0
+        self.hidden = {"tasks": set(), "assets": set()}     # ids that the lists leave out, though the records are there
+        self.observer = None    # called when something has changed
         self.collections = {name: Collection(records) for name, records in build_directory(seed).items()}
         self.assets = Assets(seed, assets, self.collections)
         self.tasks = Tasks()
@@ -120,8 +133,8 @@ class Tenant:
         grow_tasks(self, tasks)
 
     def now(self):
-        """The server's clock, in whole seconds as the API's own moments are."""
-        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(self.moment))
+        """The server's clock."""
+        return as_text(self.moments.now)
 
     def chance(self, where):
         """A number of [0, 1) that belongs to that place."""
@@ -132,13 +145,20 @@ class Tenant:
 
     def touch(self, task, **changes):
         """Changes a task and marks it as modified."""
-        self.tasks.put(task, {**changes, "lastModified": self.now()})
+        self.tasks.put(task, {**changes, "lastModified": as_text(self.moments.modified)})
 
     def written(self):
         """Notes that something was written -> the mark of the write, for X-Last-Lsn."""
         self.writes += 1
-        self.tasks.rendered.clear()         # whatever it was, a task may show it
+        self.changed()
         return f"0/{0x1A2B3C0 + 0x38 * self.writes:X}"
+
+    def changed(self):
+        """To be called when something was written, whatever it was."""
+        self.tasks.rendered.clear()         # a task may show it
+        self.assets.pages.clear()
+        if self.observer is not None:
+            self.observer()
 
     def named(self, collection, key, *more):
         """A reference as it stands in other records: {"id", "name"}, further fields and `deleted` where they are."""

@@ -154,7 +154,8 @@ class Control(SandboxTest):
 
     def test_settings_can_be_changed_and_are_shown(self):
         before = self.control.get("/config")
-        self.assertEqual(set(before), {"token_life", "token_grace", "rate_limit", "page_limit",
+        self.assertEqual(set(before), {"clock_skew", "modified_skew", "created_skew", "token_skew",
+                                        "token_life", "token_grace", "rate_limit", "page_limit",
                                        "service_token"})
         self.assertEqual(self.control.post("/config", {"token_life": 5, "service_token": "other"}),
                          {**before, "token_life": 5, "service_token": "other"})

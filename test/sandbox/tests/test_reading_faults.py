@@ -43,6 +43,24 @@ class Lists(ReadingFaults):
         self.fault("mutate", modify=[int(first)])
         self.assertTrue(self.page().json()[first]["notes"].endswith("+"))
 
+    def test_reshape_gives_and_takes_members_of_the_records_of_an_answer(self):
+        before = self.page().json()
+        self.fault("reshape", set={"brandNew": {"a": 1}, "company.name": 5}, drop=["number", "taskType.id", "no.such"])
+        after = self.page().json()
+        self.assertEqual(list(after), list(before))
+        for key, task in after.items():
+            self.assertEqual((task["brandNew"], task["company"]["name"]), ({"a": 1}, 5))
+            self.assertNotIn("number", task)
+            self.assertEqual(task["taskType"], {"name": before[key]["taskType"]["name"]})
+        self.assertEqual(self.page().json(), before)
+
+    def test_reshape_reaches_arrays_and_single_records(self):
+        for path in ("/ES/Assets", f"{LIST}/1001"):
+            self.control.fault("reshape", "GET", path, set={"brandNew": 7})
+            body = self.client.get(path, {}).json()
+            self.assertTrue(all(one["brandNew"] == 7 for one in (body if isinstance(body, list) else
+                                                                  body.values() if "id" not in body else [body])))
+
     def test_content_range_says_what_it_is_told_to(self):
         self.fault("content_range", value="items 1..10 of 240")
         reply = self.page()

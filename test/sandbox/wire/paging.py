@@ -15,12 +15,14 @@ Where the contract is open:
 * there may be a limit to the records of a page (the setting page_limit): more are not given, whatever was asked.
 """
 import re
+import zlib
 
 from .filters import parameter
 from .messages import Answer, invalid_data, json_bytes, json_text
 from .values import q_int
 
 UNPAGED_LIMIT = 10_000
+_WORTH_KEEPING = 1000       # records of a page
 _RANGE = re.compile(r"\s*items\s*=\s*(\d{1,9})\s*-\s*(\d{1,9})\s*", re.IGNORECASE)
 
 
@@ -55,20 +57,26 @@ def whole(shown, as_array=False):
     return json_text(200, b"{%s}" % b",".join(b"%s:%s" % (json_bytes(str(key)), _json(value)) for key, value in shown))
 
 
-def page(call, records, render, as_array=False):
+def page(call, records, render, as_array=False, kept=None):
     """Answers one page of `records`, any sequence that can be sliced.
 
     `render(record)` gives the pair (key, value) of the object, or the value alone for an array; see whole().
+    In `kept`, if given, large pages are kept, packed, to be answered again for as long as the caller leaves them there.
     """
     total = len(records)
     asked = _asked(call)
     start, stop = asked or (0, UNPAGED_LIMIT)
     if asked and call.page_limit:
         stop = min(stop, start + call.page_limit)
-    shown = [render(record) for record in records[start:stop]]
-    answer = whole(shown, as_array)
+    wanted = records[start:stop]
+    if kept is not None and (start, stop) in kept:
+        answer = json_text(200, zlib.decompress(kept[start, stop]))
+    else:
+        answer = whole([render(record) for record in wanted], as_array)
+        if kept is not None and len(wanted) >= _WORTH_KEEPING:
+            kept[start, stop] = zlib.compress(answer.body, 1)
     if asked:
-        edges = f"{start + 1}-{start + len(shown)}" if shown else "0-0"
+        edges = f"{start + 1}-{start + len(wanted)}" if wanted else "0-0"
         answer.status = 206
         answer.headers["Content-Range"] = f"items={edges}/{total}"
     return answer
