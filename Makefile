@@ -27,7 +27,7 @@ help:
 ## make chaos           clients change rows while all they depend on fails; writes docs/chaos.md
 ##                      (SEED=1 to repeat a run, REQUESTS=20000, CLIENTS=4)
 ## make bench           measure, and write bench/RESULTS.md (about 10 minutes; QUICK=1: 2 minutes; ONLY=delivery: a part of it;
-##                      ROUNDS=, N=, CONCURRENCY=, WAITING=, MINUTES=, ROWS=: see bench/perl/Bench.pm)
+##                      ROUNDS=, N=, CONCURRENCY=, WAITING=, MINUTES=, ROWS=, MIRROR=: see bench/perl/Bench.pm)
 ## make lint            the house rules of src/ only
 ## make sandbox         a HubEx to develop against      (PORT=8080)
 ## make playground      a server with hubex and a sandbox that stay; `make playground-stop` ends them
@@ -46,7 +46,7 @@ chaos: deps
 demo: deps
 	@exec tools/demo
 
-BENCH_OPTIONS = QUICK ONLY ROUNDS N CONCURRENCY WAITING MINUTES ROWS
+BENCH_OPTIONS = QUICK ONLY ROUNDS N CONCURRENCY WAITING MINUTES ROWS MIRROR
 bench:
 	@exec tools/deps bench
 	@exec env $(foreach option,$(BENCH_OPTIONS),HUBEX_BENCH_$(option)='$($(option))') tools/bench

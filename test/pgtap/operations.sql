@@ -22,7 +22,8 @@ SELECT is((SELECT count(*)::int FROM hubex.binding), 1, 'a database is bound onc
 SELECT is(hubex.held(), NULL, '... to where the extension was made');
 SELECT is((SELECT h FROM hubex.here() h), (SELECT (b.system, b.database, b.place)::record FROM hubex.binding b) , '... which is here');
 SELECT set_eq($$SELECT unnest(extconfig)::regclass::text FROM pg_extension WHERE extname = 'hubex'$$,
-    ARRAY['hubex.connector', 'hubex.outbox', 'hubex.outbox_id_seq', 'hubex.server_state'], 'a dump has what is the user''s, and no binding');
+    ARRAY['hubex.connector', 'hubex.outbox', 'hubex.outbox_id_seq', 'hubex.server_state', 'hubex.subscription', 'hubex.subscription_state',
+        'hubex.sweep_page', 'hubex.tombstone', 'hubex.local_change', 'hubex.conflict', 'hubex.conflict_id_seq'], 'a dump has what is the user''s, and no binding');
 SELECT set_eq($$SELECT name || ' ' || setting || COALESCE(unit, '') || ' ' || context FROM pg_settings WHERE name IN ('hubex.deliver', 'hubex.retention')$$,
     ARRAY['hubex.deliver on sighup', 'hubex.retention 43200min sighup'], 'the settings and their defaults');
 SELECT is_empty($$SELECT DISTINCT p.oid::regprocedure FROM pg_proc p, pg_depend d, pg_extension e

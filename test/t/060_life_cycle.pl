@@ -1,7 +1,7 @@
 # Delivery begins with CREATE EXTENSION, in any number of databases, without a restart or a setting, and ends with
 # DROP EXTENSION. A peer that hangs holds nobody up: with requests in flight at four of them, one for each stage of a
-# request, whatever is done to the extension, the database or the server is done in three seconds, and the worker is
-# back afterwards.
+# request, and a mirror of each being filled, whatever is done to the extension, the database or the server is done in
+# three seconds, and the workers are back afterwards.
 
 use strict;
 use warnings;
@@ -39,7 +39,7 @@ my $limit = 3;
 #
 busy('erp');
 in_time('DROP EXTENSION', erp => 'DROP EXTENSION hubex CASCADE');
-$node->wait_for(q(SELECT count(*) FROM pg_stat_activity WHERE datname = 'erp'), 0, 'the worker is gone with it', 10);
+$node->wait_for(q(SELECT count(*) FROM pg_stat_activity WHERE datname = 'erp'), 0, 'the workers are gone with it', 10);
 $node->safe_psql('erp', 'CREATE EXTENSION hubex; ' . make_server('fsm', $sandbox->url));
 enqueue(erp => 'again');
 delivers('the extension that was made again', 'again');
@@ -70,7 +70,7 @@ my $worker = worker('erp');
 in_time('CREATE DATABASE ... TEMPLATE', postgres => 'CREATE DATABASE copy TEMPLATE erp');
 comes_back('erp');
 comes_back('copy');
-isnt(worker('erp'), $worker, 'the worker of the template made way');
+isnt(worker('erp'), $worker, 'the workers of the template made way');
 $node->safe_psql('copy', 'SELECT hubex_take_over()');    # a copy is held until then
 enqueue($_ => "after, in $_") for qw(erp copy);
 delivers('the template and its copy', 'after, in erp', 'after, in copy');
@@ -158,6 +158,8 @@ sub busy
 	{
 		$node->safe_psql($database, make_server("at_$mode", $hang{$mode}->url));
 		enqueue($database, 'hangs', "at_$mode");
+		$node->safe_psql($database, qq{CREATE FOREIGN TABLE tasks_at_$mode (id bigint) SERVER at_$mode OPTIONS (resource 'tasks');
+			SELECT hubex_subscribe('$mode', 'tasks_at_$mode', 'mirror_of_$mode', '1 s')});
 	}
 	in_flight($database);
 }
@@ -169,6 +171,8 @@ sub in_flight
 	local $Test::Builder::Level = $Test::Builder::Level + 2;
 	eventually { $node->safe_psql($database, q(SELECT count(*) FROM hubex.outbox WHERE state = 'sending')) eq $modes }
 	"requests of $database hang at all stages", 15;
+	eventually { $node->safe_psql($database, q(SELECT in_flight FROM hubex_stat_worker WHERE kind = 'sync' AND database = current_database())) eq $modes }
+	'... and so do mirrors', 15;
 }
 
 sub in_time
@@ -211,7 +215,7 @@ sub comes_back
 	local $Test::Builder::Level = $Test::Builder::Level + 2;
 	for my $database (@databases)
 	{
-		eventually { $node->safe_psql($database, 'SELECT state FROM hubex.worker_state()') =~ /^(?:running|held)$/ }
-		"the worker of $database is there", 10;
+		eventually { $node->safe_psql($database, q(SELECT count(*) FROM hubex_stat_worker WHERE database = current_database() AND state IN ('running', 'held'))) == 2 }
+		"the workers of $database are there", 10;
 	}
 }

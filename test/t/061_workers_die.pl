@@ -1,6 +1,7 @@
-# Whatever ends the worker or the launcher - an administrator, a cancel, the OOM killer - they are back within seconds,
-# again and again, and no request is lost or sent twice by it. Where no background worker slot is free the server is
-# healthy, says what to do, and delivery starts when one is. A database that takes no connections is left alone.
+# Whatever ends a worker or the launcher - an administrator, a cancel, the OOM killer - they are back within seconds,
+# again and again, and no request is lost or sent twice by it, and no mirror left behind. Where no background worker slot
+# is free the server is healthy, says what to do, and delivery starts when one is. A database that takes no connections is
+# left alone.
 
 use strict;
 use warnings;
@@ -16,18 +17,24 @@ my $node = Hubex::Node->new('main', restart_after_crash => 'on');
 $node->start_hubex($sandbox);
 my $sent = 0;
 delivers('the worker');
+mirror($node);
+mirrors('its neighbour');
 
 #
-# The worker
+# The workers
 #
 for my $round (1 .. 5)
 {
 	my $how = $round % 2 ? 'TERM' : 'INT';
 	my $sql = $how eq 'TERM' ? 'pg_terminate_backend' : 'pg_cancel_backend';
-	my $worker = worker();
-	my $took = ends_and_returns("$sql, round $round,", sub { $node->safe_psql('postgres', "SELECT $sql($worker)") });
-	cmp_ok($took, '<', 15, '... and is not made to wait for the times before');
+	for my $kind (qw(delivery sync))
+	{
+		my $worker = worker($kind);
+		my $took = ends_and_returns($kind, "$sql, round $round,", sub { $node->safe_psql('postgres', "SELECT $sql($worker)") });
+		cmp_ok($took, '<', 15, '... and is not made to wait for the times before');
+	}
 	delivers("the worker after $sql");
+	mirrors("the worker after $sql");
 }
 
 #
@@ -40,15 +47,16 @@ for my $round (1 .. 5)
 	$node->start_hubex($sandbox, database => 'meanwhile');
 	eventually { my $now = launcher(); $now && $now != $launcher } 'the launcher returns after SIGTERM', 10;
 	delivers('the worker that it left behind');
+	mirrors('the other one');
 	delivers('the database that was made meanwhile', 'meanwhile');
-	is($node->safe_psql('postgres', q(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'hubex delivery')),
-		2, 'no database has two workers');
+	is($node->safe_psql('postgres', q(SELECT string_agg(backend_type || ' ' || datname, ', ' ORDER BY backend_type, datname) FROM pg_stat_activity WHERE backend_type LIKE 'hubex %' AND datname <> '')),
+		'hubex delivery meanwhile, hubex delivery postgres, hubex sync postgres', 'no database has two of a kind');
 }
 
 #
 # kill -9: the postmaster starts over
 #
-for my $who ('hubex delivery', 'hubex launcher')
+for my $who ('hubex delivery', 'hubex launcher', 'hubex sync')
 {
 	# one request in flight, and done by the sandbox; one that waits behind it
 	my $before = @{ $sandbox->tasks };
@@ -68,6 +76,7 @@ for my $who ('hubex delivery', 'hubex launcher')
 		[ "in flight when $who dies", "waits when $who dies" ], '... each request once');
 	$sandbox->clear_faults;
 	delivers("the worker after kill -9 of $who");
+	mirrors("the worker after kill -9 of $who");
 }
 
 #
@@ -102,6 +111,7 @@ for my $who ('hubex delivery', 'hubex launcher')
 $node->safe_psql('postgres', 'ALTER DATABASE meanwhile ALLOW_CONNECTIONS false');
 $node->restart;
 delivers('the worker after a restart');
+mirrors('the other after a restart');
 my $log = PostgreSQL::Test::Utils::slurp_file($node->logfile);
 unlike($log, qr/not currently accepting connections/, 'a closed database is left alone');
 is($node->safe_psql('postgres', q(SELECT count(*) FROM pg_stat_activity WHERE datname = 'meanwhile')), 0, '... by all');
@@ -125,7 +135,7 @@ $narrow->start_hubex($sandbox);
 my $notes = 'of the narrow server';
 $narrow->safe_psql('postgres', "SELECT hubex_create_task(1, '$notes')");
 eventually { PostgreSQL::Test::Utils::slurp_file($narrow->logfile) =~
-	  /LOG:  hubex found no free background worker slot .*\n.*HINT:  Raise max_worker_processes\./ }
+	  /LOG:  hubex found no free background worker slot for delivery .*\n.*HINT:  Raise max_worker_processes\./ }
 'the log says that no slot is free, and what to do', 10;
 like($narrow->safe_psql('postgres', 'SELECT message, hint FROM hubex_check() WHERE NOT ok'),
 	qr/not running yet.*max_worker_processes/, 'so does hubex_check');
@@ -135,6 +145,16 @@ $narrow->safe_psql('postgres', 'SELECT pg_cancel_backend(' . $hog->pid . ')');
 $hog->answer;
 $narrow->wait_for('SELECT state FROM hubex.outbox', 'delivered', 'it is delivered when a slot is free', 15);
 is((grep { ($_->{request}{notes} // '') eq $notes } @{ $sandbox->tasks }), 1, '... once');
+
+# one slot, and two that would have it
+mirror($narrow);
+eventually { PostgreSQL::Test::Utils::slurp_file($narrow->logfile) =~ /LOG:  hubex found no free background worker slot for sync / } 'the log says that the sync worker finds no slot', 20;
+is($narrow->safe_psql('postgres', q(SELECT string_agg(kind || ': ' || state, ', ' ORDER BY kind) FROM hubex_stat_worker)),
+	'delivery: running, sync: waiting to be started', '... it waits for one');
+$narrow->safe_psql('postgres', "SELECT hubex_create_task(1, 'beside it')");
+$narrow->wait_for(q(SELECT count(*) FROM hubex.outbox WHERE state <> 'delivered'), 0, '... others go on', 15);
+$narrow->safe_psql('postgres', q(CALL hubex_sync('mirror')));
+is($narrow->safe_psql('postgres', 'SELECT count(*) FROM mirror'), (grep { !defined $_->{deleted} } @{ $sandbox->tasks }), '... and hubex_sync() fills the mirror');
 $narrow->stop;
 
 # with no slot for the launcher
@@ -163,7 +183,29 @@ sub delivers
 	eventually { (grep { ($_->{request}{notes} // '') eq $notes } @{ $sandbox->tasks }) == 1 } "$who delivers", 10;
 }
 
-sub worker { return $node->safe_psql('postgres', 'SELECT pid FROM hubex.worker_state()') }
+# Makes a mirror of the tasks.
+sub mirror
+{
+	my ($server) = @_;
+	return $server->safe_psql('postgres', q(CREATE FOREIGN TABLE remote_tasks (id bigint, notes text) SERVER fsm OPTIONS (resource 'tasks');
+		SELECT hubex_subscribe('mirror', 'remote_tasks', 'mirror', '1 s')));
+}
+
+# The mirror shows what somebody else has just changed.
+sub mirrors
+{
+	my ($who) = @_;
+	my $notes = 'change ' . ++$sent;
+	$sandbox->orders({ list => 'tasks', kind => 'change', id => 1001, fields => { notes => $notes } });
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return $node->wait_for(q(SELECT notes FROM mirror WHERE id = 1001), $notes, "$who mirrors", 20);
+}
+
+sub worker
+{
+	my ($kind) = @_;
+	return $node->safe_psql('postgres', "SELECT pid FROM pg_stat_activity WHERE backend_type = 'hubex $kind' AND datname = 'postgres'");
+}
 
 sub launcher
 {
@@ -173,13 +215,13 @@ sub launcher
 # Runs code that ends the worker; gives the seconds until there is another.
 sub ends_and_returns
 {
-	my ($what, $code) = @_;
-	my $old = worker();
+	my ($kind, $what, $code) = @_;
+	my $old = worker($kind);
 	my $since = time;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	$code->();
-	eventually { my ($state, $pid) = split /\|/, $node->safe_psql('postgres', 'SELECT * FROM hubex.worker_state()');
-		$state eq 'running' && $pid && $pid != $old } "the worker returns after $what", 20;
+	eventually { my ($state, $pid) = split /\|/, $node->safe_psql('postgres', "SELECT state, pid FROM hubex_stat_worker WHERE kind = '$kind' AND database = 'postgres'");
+		$state eq 'running' && $pid && $pid != $old } "the worker ($kind) returns after $what", 20;
 	note sprintf 'back after %.1f s', time - $since;
 	return time - $since;
 }

@@ -15,6 +15,9 @@ use Time::HiRes qw(time);
 my $sandbox = Hubex::Sandbox->new;
 my $primary = Hubex::Node->new('primary', allows_streaming => 1, restart_after_crash => 'on');
 $primary->start_hubex($sandbox);
+$primary->safe_psql('postgres', q(CREATE FOREIGN TABLE remote_tasks (id bigint, notes text) SERVER fsm OPTIONS (resource 'tasks');
+	SELECT hubex_subscribe('mirror', 'remote_tasks', 'mirror', '1 s')));
+$primary->wait_for(q(SELECT state FROM hubex_stat_sync), 'in step', 'the primary has a mirror', 20);
 $primary->backup('base');
 my $standby = Hubex::Node->new('standby', init => 0);
 $standby->init_from_backup($primary, 'base', has_streaming => 1);
@@ -32,6 +35,9 @@ is($client->query('SELECT count(*) > 0 FROM hubex_tasks()'), 't', 'a list can be
 is($client->try(q(SELECT hubex_create_task(1, 'on the standby')))->{sqlstate}, '25006', 'nothing can be enqueued');
 is($client->try('CALL hubex_deliver()')->{sqlstate}, '25006', 'nor delivered');
 is($client->query(q(SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'hubex%')), 0, 'nothing of hubex runs');
+is($client->query('SELECT count(*) > 0 FROM mirror'), 't', 'the mirror can be read');
+is($client->query('SELECT name FROM hubex_stat_sync'), 'mirror', '... it is seen how it stands');
+is($client->try(q(CALL hubex_sync('mirror')))->{sqlstate}, '25006', '... but nobody reads for it');
 my $check = $client->query(q(SELECT message FROM hubex_check() WHERE subject = 'delivery'));
 like($check, qr/standby/i, 'hubex_check says why');
 
@@ -87,6 +93,8 @@ is($posts{'before'}, 1, 'what was delivered was not sent again');
 is_deeply([ grep { $effects{$_} != 1 } keys %effects ], [], 'no request had another effect');
 is($standby->safe_psql('postgres', q(SELECT string_agg(DISTINCT state, ' ') FROM hubex.worker_state())), 'running',
 	'its worker runs');
+$sandbox->orders({ list => 'tasks', kind => 'change', id => 1001, fields => { notes => 'after the promotion' } });
+$standby->wait_for(q(SELECT notes FROM mirror WHERE id = 1001), 'after the promotion', 'and its mirror goes on', 20);
 is($standby->safe_psql('postgres', 'SELECT hubex_take_over()'), 0, 'it was no copy: there is nothing to take over');
 like(PostgreSQL::Test::Utils::slurp_file($standby->logfile), qr/LOG:  hubex delivery goes on in database "postgres"/, 'the log tells of it');
 

@@ -113,7 +113,7 @@ sub catalog
 			WHERE relnamespace IN ('hubex'::regnamespace, 'public'::regnamespace, 'fsm'::regnamespace) ORDER BY 2;
 		SELECT 'function', oid::regprocedure::text, proacl FROM pg_proc
 			WHERE pronamespace IN ('hubex'::regnamespace, 'public'::regnamespace) ORDER BY 2;
-		SELECT 'trigger', tgname, pg_get_triggerdef(oid) FROM pg_trigger ORDER BY 2;
+		SELECT 'trigger', tgname, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal ORDER BY 2;
 		SELECT 'foreign table', ftrelid::regclass::text, ftoptions FROM pg_foreign_table ORDER BY 2;
 		SELECT 'row', * FROM orders WHERE id = 1;
 		SELECT 'request', o.* FROM hubex.outbox o WHERE id < 4 ORDER BY id;

@@ -46,7 +46,7 @@ is($super->query("SELECT objid::regprocedure FROM pg_depend d JOIN pg_extension 
 
 my @calls = split /\n/, $super->query("SELECT CASE p.prokind WHEN 'p' THEN 'CALL ' ELSE 'SELECT ' END || p.oid::regproc || '('
 	|| (SELECT coalesce(string_agg(CASE t::regtype::text WHEN 'jsonb' THEN '''{}''' WHEN 'text[]' THEN '''{}'''
-		WHEN 'timestamp with time zone' THEN '''now''' ELSE '''0''' END || '::' || t::regtype, ', ' ORDER BY n), '') FROM unnest(p.proargtypes::oid[]) WITH ORDINALITY AS a (t, n)) || ')'
+		WHEN 'timestamp with time zone' THEN '''now''' WHEN 'time without time zone' THEN '''now''' ELSE '''0''' END || '::' || t::regtype, ', ' ORDER BY n), '') FROM unnest(p.proargtypes::oid[]) WITH ORDINALITY AS a (t, n)) || ')'
 	FROM pg_proc p WHERE p.oid IN (SELECT objid $functions) AND p.prorettype NOT IN ('trigger'::regtype, 'fdw_handler'::regtype)");
 for my $call (@calls)
 {
@@ -69,15 +69,17 @@ is($client{fresh}->query(q(SELECT count(umoptions) FROM pg_user_mappings)), 0, '
 #
 my %level = (
 	read => [ qw(hubex_tasks hubex_list hubex_get hubex_check hubex_version hubex.worker_state hubex.workers hubex.server_stats hubex.held
-		hubex.binding hubex.probe hubex.only_server) ],
+		hubex.binding hubex.probe hubex.only_server hubex.check_mirrors hubex.check_subscription hubex_is_syncing hubex.sync_progress hubex.pending) ],
 	enqueue => [ qw(hubex_create hubex_update hubex_delete hubex_enqueue hubex_create_task hubex_update_task hubex_delete_task
 		hubex_move_task hubex_assign_task hubex_complete_task hubex_comment_task hubex_attach_file hubex_set_task_attributes
-		hubex_task_trigger hubex_create_trigger hubex_wait hubex_cancel hubex_retry hubex.change hubex.moment) ],
+		hubex_task_trigger hubex_create_trigger hubex_wait hubex_cancel hubex_retry hubex_mirror_trigger hubex_pending_view
+		hubex.change hubex.moment) ],
 	admin => [ qw(hubex_request hubex_connect hubex_deliver hubex_retry_all hubex_pause hubex_resume hubex_take_over
-		hubex_stat_reset hubex.make_server hubex.check_manifest) ]);
+		hubex_stat_reset hubex_subscribe hubex_unsubscribe hubex_sync hubex_confirm_deletes hubex.make_server hubex.check_manifest) ]);
 my %there = map { $_ => 1 } split /\n/, $super->query("SELECT DISTINCT objid::regproc $functions");
 @$_ = grep { $there{$_} } @$_ for values %level;
-my @stat = map { "hubex_stat_$_ SELECT" } qw(outbox server worker);
+my @seen = map { "hubex_stat_$_ SELECT" } qw(progress_sync server sync worker);
+my @own = ('hubex.conflict DELETE', 'hubex.conflict SELECT', 'hubex.mirror SELECT', 'hubex.outbox SELECT');
 my @given;
 for my $grant ([ read => 'reader' ], [ enqueue => 'writer' ], [ admin => 'chief' ])
 {
@@ -90,8 +92,11 @@ for my $grant ([ read => 'reader' ], [ enqueue => 'writer' ], [ admin => 'chief'
 	is($super->query("SELECT string_agg(c.oid::regclass || ' ' || p, ', ' ORDER BY c.oid::regclass::text, p) FROM pg_class c,
 			unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) p
 			WHERE c.relkind IN ('r', 'v', 'S') AND c.oid IN (SELECT objid $relations) AND has_table_privilege('$role', c.oid, p)"),
-		{ read => join(', ', @stat[ 1, 2 ]), enqueue => join(', ', 'hubex.outbox SELECT', @stat),
-			admin => join ', ', map({ "hubex.connector $_" } qw(DELETE INSERT SELECT UPDATE)), 'hubex.outbox SELECT', 'hubex.server_state SELECT', @stat }->{$level},
+		join(', ', sort { $a cmp $b } @seen, {
+				read => [ 'hubex.mirror SELECT' ],
+				enqueue => [ @own, 'hubex_stat_outbox SELECT' ],
+				admin => [ @own, 'hubex_stat_outbox SELECT', map({ "hubex.connector $_" } qw(DELETE INSERT SELECT UPDATE)),
+					map { "hubex.$_ SELECT" } qw(server_state subscription) ] }->{$level}->@*),
 		'... and its tables');
 }
 $super->query(q(SELECT hubex_grant('second', 'enqueue'); SELECT hubex_grant('mallory', 'enqueue')));

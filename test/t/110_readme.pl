@@ -1,6 +1,7 @@
 # What the README says is so. Its cookbook is run as it stands, statement by statement, and the sandbox says what came
 # of it; what its tables name is known to the server, and what the server offers is named in both languages. The
-# Russian README shows the same code, and no link leads nowhere. docs/foreign-tables.md is held to the same.
+# Russian README shows the same code, and no link leads nowhere. docs/foreign-tables.md is held to the same; of docs/mirrors.md
+# only that both languages agree, as 350 runs it.
 #
 # The texts are read from the files, and stay bytes here. Only what the reader has to fill in is replaced.
 
@@ -27,7 +28,7 @@ replace('https://api.hubex.ru/fsm', $sandbox->url);
 replace('"service_token": "..."', '"service_token": "' . $sandbox->service_token . '"');
 
 my @steps = split /^(?=-- \d+\. )/m, $cookbook;
-is(scalar @steps, 9, 'the cookbook has its steps');
+is(scalar @steps, 10, 'the cookbook has its steps');
 
 $node->safe_psql(
 	'postgres', q{
@@ -105,19 +106,28 @@ is_deeply([ map { encode_utf8($_ // '') } @{ tasks_of('ORDER-19')->[0] }{qw(note
 	'what has changed is sent, and what became NULL is emptied');
 ok(tasks_of('ORDER-20')->[0]{deleted}, 'a row that is deleted takes its task along');
 
+my @mirrored = run_step(6);
+like($mirrored[-1], qr/^tasks\|in step\|[\d:.]+\|\d+\|$/, 'a mirror is in step');
+is($node->safe_psql('postgres', 'SELECT id, notes FROM mirror.tasks ORDER BY id'), $node->safe_psql('postgres', 'SELECT id, notes FROM fsm.tasks ORDER BY id'),
+	'and has what HubEx has');
+is($node->safe_psql('postgres', q{SELECT (next_full_at AT TIME ZONE current_setting('log_timezone'))::time FROM hubex_stat_sync}), '03:00:00', 'at night it is read anew');
+$sandbox->orders({ list => 'tasks', kind => 'change', id => tasks_of('ORDER-17')->[0]{id}, fields => { contactPerson => 'Ivanova' } });
+$node->safe_psql('postgres', q{CALL hubex_sync('tasks')});
+is($node->safe_psql('postgres', q{SELECT contact_person FROM mirror.tasks WHERE erp_id = 'ORDER-17'}), 'Ivanova', 'it is changed as HubEx is');
+
 # A task that was deleted; the README's is of somebody else's account.
-replace('5129', $sparse->{id}, \$steps[6]);
-my ($types, $request) = run_step(6);
+replace('5129', $sparse->{id}, \$steps[7]);
+my ($types, $request) = run_step(7);
 like($types, qr/Аварийный ремонт/, 'hubex_request gives the answer of the API');
 is($node->safe_psql('postgres', "SELECT hubex_wait($request)"), 'delivered', 'hubex_enqueue: the call is delivered');
 ok(!tasks_of('ORDER-20')->[0]{deleted}, 'and has done its work');
 
-my ($checks, $figures) = run_step(7);
-is_deeply([ map { (split /\|/)[1] } split /\n/, $checks ], [ ('t') x 5 ], 'hubex_check: all is well');
+my ($checks, $figures) = run_step(8);
+is_deeply([ map { (split /\|/)[1] } split /\n/, $checks ], [ ('t') x 6 ], 'hubex_check: all is well');
 like($figures, qr/^fsm\|closed\|9\|0\|[\d.]+\|\d+$/, 'hubex_stat_server has the figures');
 
 fails("SET ROLE clerk; SELECT hubex_create_task(1)", qr/permission denied/, 'before the last step others may not');
-run_step(8);
+run_step(9);
 my $own = $node->safe_psql('postgres', "SET ROLE clerk; SELECT hubex_create_task(1, 'Служебная', erp_id => 'CLERK-1')");
 eventually { @{ tasks_of('CLERK-1') } == 1 } 'after it the clerk makes tasks';
 is($node->safe_psql('postgres', 'SET ROLE clerk; SELECT id FROM hubex.outbox'), $own, 'and sees the own request only');
@@ -185,11 +195,11 @@ succeeds("BEGIN; CREATE TRIGGER bulk $statement EXECUTE FUNCTION hubex_create_tr
 # Two servers, the second with foreign tables.
 succeeds(
 	sprintf(
-		q(SELECT hubex_connect(server => 'second', connector => 'hubex', url => '%s', schema => 'mirror',
+		q(SELECT hubex_connect(server => 'second', connector => 'hubex', url => '%s', schema => 'second',
 		credentials => '{"service_token": "%s"}', options => '{"rate_limit": "none", "page_size": 7}')),
 		$sandbox->url, $sandbox->service_token),
 	'hubex_connect with a schema and options');
-succeeds('SELECT id FROM mirror.tasks', 'makes foreign tables');
+succeeds('SELECT id FROM second.tasks', 'makes foreign tables');
 fails('SELECT hubex_create_task(1)', qr/there are several/, 'of two servers one must be named');
 succeeds("SET hubex.default_server = 'second'; SELECT hubex_create_task(1)", 'hubex.default_server names it');
 
@@ -349,7 +359,8 @@ for my $goal (sort { $a cmp $b } keys %{ { map { ($_ // '') => 1 } @goals } })
 # The statements of docs/foreign-tables.md, in a database of their own
 #
 my @tables = map { "docs/foreign-tables$_.md" } '', '.ru';
-$readme{$_} = read_readme($_) for @tables;
+my @mirrors = map { "docs/mirrors$_.md" } '', '.ru';    # 350 runs what they say
+$readme{$_} = read_readme($_) for @tables, @mirrors;
 my $tenants = join ' ', map { sprintf q{CREATE SERVER %1$s FOREIGN DATA WRAPPER hubex_fdw OPTIONS (connector 'hubex', url '%2$s', rate_limit 'none');
 	CREATE USER MAPPING FOR PUBLIC SERVER %1$s OPTIONS (service_token '%3$s');}, $_, $sandbox->url, $sandbox->service_token } qw(fsm north south);
 $node->safe_psql('postgres', 'CREATE DATABASE tables');
@@ -377,6 +388,7 @@ like($readme{$_}{text}, qr/\b@{[ $lists{tables}[0] + $lists{tables}[1] ]} (?:tab
 #
 same_in_both(qw(README.md README.ru.md));
 same_in_both(@tables);
+same_in_both(@mirrors);
 done_testing;
 
 sub same_in_both

@@ -10,6 +10,7 @@ use warnings;
 
 use Hubex::Node;
 use Hubex::Sandbox;
+use JSON::PP;
 use List::Util qw(uniq);
 use Test::More;
 
@@ -116,6 +117,7 @@ for my $shape (@shapes)
 	$shapes += ref $shape ? 1 : 0;
 }
 cmp_ok($shapes, '>=', 25, "$shapes shapes");
+push @lines, mirrors(), large_mirror();
 keep_document(join "\n", @lines, '');
 done_testing;
 
@@ -145,6 +147,106 @@ sub line_of
 	$methods{ $_->{method} }++ for @requests;
 	return sprintf '| %s | `%s` | %d%s | %d | %s | %s |', $what, $shown =~ s/\|/\\|/gr, $number,
 	  (join '', map { " $_" } sort keys %methods), $least, (defined $first ? "`$first`" : ''), $why // '';
+}
+
+# What it costs to keep mirrors -> lines of the document. Nothing is asked for in the background here.
+sub mirrors
+{
+	my $changes = sub { $sandbox->change(count => $_[1], seed => $_[0], lists => [ $_[2] // 'tasks' ], weights => { map { $_ => $_ eq $_[0] ? 1 : 0 } qw(create change touch delete restore erase) }) };
+	my $why = 'what changes while the list is read is asked for by its time: one request before, for the newest there is, one after';
+	my $missing = 'what is not in the list any more is asked for by id before it is deleted, up to 100 a request';
+	my $touch = sub {
+		my ($skew, $first, $last) = @_;
+		$sandbox->config(clock_skew => $skew);
+		$sandbox->orders(map { { list => 'tasks', kind => 'touch', id => $_ } } $first .. $last);
+	};
+	my @mirrors = (
+		[ 'a new mirror of all tasks', 'tasks', undef, sub {}, 3, $why ],
+		[ 'nothing has changed', 'tasks', 'incremental', sub {}, 1 ],
+		[ '50 changed', 'tasks', 'incremental', sub { $changes->('change', 50) }, 1 ],
+		[ '50 more created', 'tasks', 'incremental', sub { $changes->('create', 50) }, 1 ],
+		[ '50 deleted, softly', 'tasks', 'incremental', sub { $changes->('delete', 50) }, 1 ],
+		[ '50 restored', 'tasks', 'incremental', sub { $changes->('restore', 50) }, 1 ],
+		[ '12,000 changed, a thousand a second', 'tasks', 'incremental', sub { $touch->(3600 + $_, $_ * 1000 + 1001, $_ * 1000 + 2000) for 0 .. 11 }, 2 ],
+		[ '12,000 changed in one second', 'tasks', 'incremental', sub { $touch->(7200, 1001, 13_000) }, 2,
+			'the next page is asked for by time, so what is of the last second of a page is asked for twice' ],
+		[ 'the whole list again', 'tasks', 'full', sub {}, 3 ],
+		[ '... of which 50 are gone', 'tasks', 'full', sub { $changes->('erase', 50) }, 3, $missing ],
+		[ '... of which 250 are gone', 'tasks', 'full', sub { $changes->('erase', 250) }, 3, $missing ],
+		[ 'a new mirror of all assets', 'assets', undef, sub {}, 1 ],
+		[ 'the whole list again, 50 changed', 'assets', 'full', sub { $changes->('change', 50, 'assets') }, 1 ],
+		[ '... of which 5 are gone', 'assets', 'full', sub { $changes->('erase', 5, 'assets') }, 1,
+			'what is not in the list any more is asked for by id before it is deleted, one a request: the API has no filter for several' ],
+		[ '... of which 120 are gone', 'assets', 'full', sub { $changes->('erase', 120, 'assets') }, 1 ]);
+
+	$node->safe_psql('postgres', q(CREATE SCHEMA mirror;
+		SELECT hubex_subscribe('tasks', 'fsm.tasks', 'mirror.tasks', every => NULL);
+		SELECT hubex_subscribe('assets', 'fsm.assets', 'mirror.assets', every => NULL)));
+	my @lines = ('', '## Mirrors', '',
+		'Requests that keep a mirror in step. The overlap of 5 minutes is asked for anew each time.', '',
+		'| | SQL | requests | least | of them, the first | |', '| --- | --- | --- | --- | --- | --- |');
+	for my $mirror (@mirrors)
+	{
+		my ($what, $name, $mode, $before, $least, $reason) = @$mirror;
+		my $sql = "CALL hubex_sync('$name'" . (defined $mode ? ", '$mode')" : ')');
+		$before->();
+		$sandbox->clear_journal;
+		$node->safe_psql('postgres', $sql);
+		my @requests = grep { $_->{path} !~ /^\/AUTHZ/ } @{ $sandbox->journal(fields => 'method,path,query,headers') };
+		# Of the moments that are asked for, only those that do not depend on today.
+		my @asked = map { asked($_) =~ s/(lastModifiedFrom=)(?!2025)[^&]*/$1…/r } @requests;
+		my $number = @requests;
+		my ($here, $there) = ($node->safe_psql('postgres', "SELECT count(*) FROM mirror.$name"), alive($name));
+		is($here, $there, "$what: the mirror has as many rows");
+		if (defined $reason) { cmp_ok($number, '>', $least, "$what: more requests than the least, as the document says") }
+		else { is($number, $least, "$what: requests") or diag join "\n", @asked }
+		push @lines, sprintf '| %s: %s | `%s` | %d GET | %d | `%s` | %s |', $name, $what, $sql, $number, $least, (sort @asked)[0], $reason // '';
+	}
+	return @lines;
+}
+
+# How many records of a list are not deleted, as the sandbox has it.
+sub alive
+{
+	my ($list) = @_;
+	return scalar grep { !defined $_->{deleted} } @{ $sandbox->tasks } if $list eq 'tasks';
+	my $assets = decode_json($sandbox->export('/ES/Assets'));
+	return scalar grep { !defined $_->{deleted} } values %$assets;
+}
+
+# As many assets as a tenant can hold, by the worker, whose memory stays what it is.
+sub large_mirror
+{
+	my $assets = 577_953;
+	my $large = Hubex::Sandbox->new(tasks => 0, assets => $assets);
+	$node->start_hubex($large, server => 'large');
+	$node->safe_psql('postgres', q(CREATE SCHEMA large; IMPORT FOREIGN SCHEMA "ES" LIMIT TO (assets) FROM SERVER large INTO large;
+		SELECT hubex_subscribe('large', 'large.assets', 'mirror.large', every => '1 day')));
+	my (@memory, $rows);
+	my $count = q(SELECT greatest(n_live_tup, n_tup_ins) FROM pg_stat_user_tables WHERE relid = 'mirror.large'::regclass);
+	eventually {
+		my $pid = $node->safe_psql('postgres', q(SELECT pid FROM pg_stat_activity WHERE backend_type = 'hubex sync'));
+		push @memory, anonymous_memory($pid) if $pid;
+		return $node->safe_psql('postgres', q(SELECT filled_at IS NOT NULL FROM hubex.subscription_state WHERE subscription = 'large')) eq 't';
+	} 'a mirror of 577,953 assets is filled', 300;
+	my @pages = grep { $_->{path} eq '/ES/Assets' } @{ $large->journal(fields => 'path,status,time') };
+	my $number = @{ $large->journal(fields => 'n') } - $large->summary->{sign_ins};
+	is($number, 58, '58 pages, and nothing else') or diag explain $large->summary;
+	is($node->safe_psql('postgres', 'SELECT count(*) FROM mirror.large'), $node->safe_psql('postgres', 'SELECT count(*) FROM large.assets'), 'all that is not deleted is there');
+	my ($early) = sort { $b <=> $a } @memory[ 0 .. $#memory / 5 ];
+	my ($late) = sort { $b <=> $a } @memory[ $#memory / 5 .. $#memory ];
+	cmp_ok($late - $early, '<', 24 * 1024, sprintf 'the memory of the worker is flat: %d MB after a fifth, %d MB at most', $early / 1024, $late / 1024);
+	return sprintf '| %s: %s | `%s` | %d GET | %d | `%s` | %s |', 'assets', 'a new mirror of 577,953', q(SELECT hubex_subscribe(...)), $number, 58,
+		'GET /ES/Assets items=1-10000', '';
+}
+
+# Of a process, in kB: what is its own.
+sub anonymous_memory
+{
+	my ($pid) = @_;
+	open my $status, '<', "/proc/$pid/status" or return 0;
+	my ($kilobytes) = map { /^RssAnon:\s+(\d+)/ ? $1 : () } <$status>;
+	return $kilobytes // 0;
 }
 
 sub rows

@@ -79,6 +79,25 @@ sub send
 	return $self;
 }
 
+=head2 is_done
+
+Would C<answer> give it at once?
+
+=cut
+
+sub is_done
+{
+	my ($self) = @_;
+	my $mark = $self->{mark};
+	my %into = (fileno $self->{out} => 'text', fileno $self->{err} => 'errors');
+	for my $handle (IO::Select->new(@$self{qw(out err)})->can_read(0))
+	{
+		my $into = $into{ fileno $handle };
+		return 1 if !sysread $handle, $self->{$into}, 65536, length $self->{$into};
+	}
+	return 2 == grep { $self->{$_} =~ /^\Q$mark\E\n\z/m } qw(text errors);
+}
+
 =head2 answer($seconds)
 
 Waits for the end of what was sent, and dies after the time (60 seconds unless given). The answer is a hash: C<rows>
@@ -96,6 +115,11 @@ sub answer
 	my %into = (fileno $self->{out} => 'text', fileno $self->{err} => 'errors');
 	my $open = IO::Select->new(@$self{qw(out err)});
 
+	# What is_done has read already.
+	for my $handle (@$self{qw(out err)})
+	{
+		$open->remove($handle) if $self->{ $into{ fileno $handle } } =~ s/^\Q$mark\E\n\z//m;
+	}
 	while ($open->count)
 	{
 		my $left = $deadline - time;

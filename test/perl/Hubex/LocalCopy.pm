@@ -171,6 +171,10 @@ A column may be a name, a type and an expression of its own; then all are.
 
 Does the contract say where that column stands?
 
+=head2 expression($resource, $column)
+
+How: SQL over C<key> and C<r>, or undef.
+
 =cut
 
 sub new
@@ -228,6 +232,8 @@ sub table
 }
 
 sub knows { return defined $columns{ $_[1] }{ $_[2] } }
+
+sub expression { return $columns{ $_[1] }{ $_[2] } }
 
 # The bodies of all pages of a list. Lists without pages answer 200, empty ones 204.
 sub _pages

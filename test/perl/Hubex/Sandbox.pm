@@ -148,6 +148,14 @@ parted by commas, leaves the others out.
 
 What it holds: all tasks as they are stored; the numbers of its records.
 
+=head2 export($path, %query)
+
+A list, whole, as the API shows it: the text of its JSON.
+
+=head2 versions
+
+What each record has looked like since C<keep_versions>: the text of the JSON that the sandbox's README describes.
+
 =cut
 
 sub journal
@@ -161,6 +169,13 @@ sub clear_journal { return $_[0]->_ask(DELETE => 'journal') }
 sub summary { return $_[0]->_ask(GET => 'journal/summary') }
 sub tasks { return $_[0]->_ask(GET => 'tasks') }
 sub state { return $_[0]->_ask(GET => 'state') }
+sub versions { return $_[0]->_text(GET => 'versions') }
+
+sub export
+{
+	my ($self, $path, %query) = @_;
+	return $self->_text(GET => 'export?' . HTTP::Tiny->new->www_form_urlencode({ path => $path, %query }));
+}
 
 =head1 WHAT IT SHALL DO
 
@@ -177,11 +192,20 @@ C<expire_tokens> refuses every access token given out so far; C<tokens> is how m
 
 =head2 config(%setting)
 
-Changes settings (C<token_life>, C<token_grace>, C<rate_limit>, C<page_limit>, C<service_token>) and returns all of them.
+Changes settings (C<token_life>, C<token_grace>, C<rate_limit>, C<page_limit>, C<service_token>; the clocks' C<clock_skew>,
+C<modified_skew>, C<created_skew>, C<token_skew>) and returns all of them.
+
+=head2 change(%description), orders(@orders)
+
+What other clients do, drawn or as it is told; gives what was done.
+
+=head2 keep_versions
+
+From now on; a C<reset> ends it.
 
 =head2 reset
 
-Back to the seed.
+Back to the seed; or to another tenant, of C<seed>, C<tasks>, C<assets>.
 
 =cut
 
@@ -195,7 +219,10 @@ sub faults { return $_[0]->_ask(GET => 'faults') }
 sub clear_faults { return $_[0]->_ask(DELETE => 'faults' . (defined $_[1] ? "/$_[1]" : '')) }
 sub expire_tokens { return $_[0]->_ask(POST => 'tokens/expire') }
 sub tokens { return $_[0]->_ask(GET => 'tokens')->{issued} }
-sub reset { return $_[0]->_ask(POST => 'reset') }
+sub change { my ($self, %description) = @_; return $self->_ask(POST => 'changes', \%description) }
+sub orders { my ($self, @orders) = @_; return $self->_ask(POST => 'changes', { do => \@orders }) }
+sub keep_versions { return $_[0]->_ask(POST => 'versions', {}) }
+sub reset { my ($self, %grow) = @_; return $self->_ask(POST => 'reset', %grow ? \%grow : ()) }
 
 sub config
 {
@@ -278,6 +305,13 @@ sub _end
 
 sub _ask
 {
+	my ($self, @request) = @_;
+	my $text = $self->_text(@request);
+	return length $text ? JSON::PP->new->utf8->allow_nonref->decode($text) : undef;
+}
+
+sub _text
+{
 	my ($self, $method, $path, $body) = @_;
 	my $http = HTTP::Tiny->new(
 		timeout => 60,
@@ -287,7 +321,7 @@ sub _ask
 	my $answer = $http->request($method, $self->control . "/$path",
 		defined $body ? { content => encode_json($body), headers => { 'Content-Type' => 'application/json' } } : {});
 	croak "sandbox, $method $path: $answer->{status} $answer->{content}" unless $answer->{success};
-	return length $answer->{content} ? JSON::PP->new->utf8->allow_nonref->decode($answer->{content}) : undef;
+	return $answer->{content};
 }
 
 sub _slurp
