@@ -7,6 +7,7 @@ use utf8;
 use warnings;
 
 use Bench;
+use Bench::Records;
 use Encode qw(encode_utf8);
 use JSON::PP;
 use PostgreSQL::Test::Utils;
@@ -23,7 +24,8 @@ use constant {
 my $folder = PostgreSQL::Test::Utils::tempdir();
 my $json = JSON::PP->new->canonical;
 srand 7;
-my @tasks = map { $json->encode(task($_)) } 1 .. TASKS;
+my @records = map { task($_) } 1 .. TASKS;
+my @tasks = map { $json->encode($_) } @records;
 my $bench = Bench->new(shared_buffers => '512MB', jit => 'off');
 my @columns = @{ decode_json($bench->query(q(SELECT manifest #> '{resources,tasks,columns}' FROM hubex.connector WHERE name = 'bench'))) };
 my %sets = (
@@ -140,7 +142,7 @@ sub far_away
 {
 	my $size = 100;
 	my $records = DISTANT_PAGES * ($size - 1) + 1;    # one record of overlap
-	my $peer = Bench::Peer->list(sample(100), $records, DISTANT_MS);
+	my $peer = Bench::Peer->list(sample("$folder/sample", @records[ 0 .. 99 ]), $records, DISTANT_MS);
 	tasks_of('one_by_one', $peer, page_size => $size, max_connections => 1);
 	tasks_of('ahead', $peer, page_size => $size, max_connections => 16);
 	my $got = alternate(map { my $server = $_; ($server => sub { return timed("SELECT id, number FROM $server.tasks", $records) }) } 'one_by_one', 'ahead');
@@ -163,7 +165,7 @@ sub far_away
 # What a process that has read much holds more than one that has read little.
 sub memory
 {
-	my $file = sample(100);
+	my $file = sample("$folder/sample", @records[ 0 .. 99 ]);
 	my %peak;
 	report('## Memory');
 	report('');
@@ -240,72 +242,4 @@ sub page
 	close $handle or die "$file: $!";
 	chmod 0644, $file;
 	return $file;
-}
-
-# A file with some records, one a line.
-sub sample
-{
-	my ($n) = @_;
-	my $file = "$folder/sample-$n";
-	open my $handle, '>:utf8', $file or die "$file: $!";
-	print $handle map { "$_\n" } @tasks[ 0 .. $n - 1 ];
-	close $handle or die "$file: $!";
-	return $file;
-}
-
-# A task as HubEx shows it: what is empty is absent, times have no zone.
-sub task
-{
-	my ($n) = @_;
-	my $person = sub { my $i = int rand 50; return { id => 100 + $i, name => (qw(Иванов Петров Сидоров Кузнецов Смирнова))[ $i % 5 ] . ' И. И.' } };
-	my $named = sub { my ($most, @words) = @_; my $i = 1 + int rand $most; return { id => $i, name => ucfirst words(@words) } };
-	my $colored = sub { return { %{ $named->(@_) }, color => sprintf('#%06x', int rand 1 << 24) } };
-	my $customer = $person->();
-	my %task = (
-		number => sprintf('02070000%05d', $n),
-		notes => words(5, 16) . (rand() < 0.2 ? ". \"Срочно\"\n" . words(3, 6) : ''),
-		lastModified => moment(),
-		isAvailable => rand() < 0.9 ? JSON::PP::true : JSON::PP::false,
-		isRated => JSON::PP::false,
-		isFavourite => rand() < 0.1 ? JSON::PP::true : JSON::PP::false,
-		childCount => int rand 4,
-		taskType => $named->(8, 1, 2),
-		taskStage => $colored->(11, 1, 1),
-		taskStatus => $colored->(5, 1, 1),
-		actualCriticality => $colored->(3, 1, 1),
-		requestedBy => $person->(),
-		company => { id => 1 + int rand 500, name => 'ООО «' . ucfirst(words(1, 2)) . '»' },
-		asset => $named->(9000, 2, 4),
-		location => {
-			id => 1 + int rand 900,
-			address => 'г. Москва, ул. ' . ucfirst(words(1, 2)) . ', д. ' . (1 + int rand 99),
-			coordinate => sprintf('55.%06d:37.%06d', rand 1_000_000, rand 1_000_000)
-		},
-		taskActuality => { id => 1, name => 'Актуальна' });
-	$task{erpID} = sprintf 'ERP-%07d', $n if rand() < 0.7;
-	$task{workType} = $named->(40, 1, 3) if rand() < 0.3;
-	if (rand() < 0.6)
-	{
-		$task{assignedTo} = $person->();
-		$task{listAssignedTo} = [ $task{assignedTo}, rand() < 0.3 ? $person->() : () ];
-	}
-	@task{qw(contactPerson contactPhone)} = ($customer->{name}, sprintf '+7 (495) %03d-%02d-%02d', rand 1000, rand 100, rand 100) if rand() < 0.5;
-	$task{contactEmail} = "user$customer->{id}\@example.org" if rand() < 0.4;
-	my %share = (created => 1, requested => 1, lastUpdated => 1, assigned => 0.6, deadline => 0.6, completed => 0.4, closed => 0.3,
-		accepted => 0.2, requestedStart => 0.2, requestedFinish => 0.2);
-	$task{timesheet} = { map { rand() < $share{$_} ? ($_ => moment()) : () } sort keys %share };
-	return \%task;
-}
-
-sub words
-{
-	my ($least, $most) = @_;
-	my @words = qw(заявка насос кран утечка ремонт замена фильтр двигатель щит панель проверка монтаж лифт котёл труба датчик клапан
-		кабель шкаф блок узел цех этаж вентиляция холодильник компрессор плановое обслуживание аварийная остановка);
-	return join ' ', map { $words[ rand @words ] } 1 .. $least + int rand($most - $least + 1);
-}
-
-sub moment
-{
-	return sprintf '2025-%02d-%02dT%02d:%02d:%02d', 1 + rand 12, 1 + rand 28, rand 24, rand 60, rand 60;
 }

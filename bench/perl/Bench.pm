@@ -62,7 +62,8 @@ my %default = (
 	CONCURRENCY => [ 64, 64 ],
 	WAITING => [ 1_000_000, 100_000 ],    # rows that are in the way
 	MINUTES => [ 2, 0.25 ],               # how long a snapshot is held
-	ROWS => [ 10_000, 5_000 ]);           # of a bulk insert
+	ROWS => [ 10_000, 5_000 ],            # of a bulk insert
+	MIRROR => [ 577_953, 60_000 ]);       # records of a list that is mirrored
 
 sub option
 {
@@ -206,14 +207,14 @@ sub _manifest
 {
 	my ($self) = @_;
 	my $manifest = decode_json($self->query(q(SELECT manifest FROM hubex.connector WHERE name = 'hubex')));
-	my $tasks = $manifest->{resources}{tasks};
+	my $resources = $manifest->{resources};
 	delete @$manifest{qw(options credentials headers)};
 	return {
 		%$manifest,
 		connector => 'bench',
 		title => 'What the bench talks to',
 		sign_in => { mechanism => 'none' },
-		resources => { tasks => $tasks } };
+		resources => { map { $_ => $resources->{$_} } qw(tasks assets) } };
 }
 
 =head2 node, query($sql), query($sql, $seconds)
