@@ -34,7 +34,7 @@ $node->wait_for(q(SELECT count(*) FROM hubex_stat_sync WHERE state = 'in step'),
 same('mirror.tasks', 'fsm.tasks');
 same('mirror.assets', 'fsm.assets');
 is(sql(q(SELECT mode, every, full_every FROM hubex.subscription ORDER BY name)), "full|06:00:00|06:00:00\nboth|00:01:00|1 day", 'how often');
-is(sql(q(SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = 'mirror.tasks'::regclass)), 'PRIMARY KEY (id)', 'the primary key');
+is(sql(q(SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = 'mirror.tasks'::regclass AND contype = 'p')), 'PRIMARY KEY (id)', 'the primary key');
 is(sql(q(SELECT string_agg(attname, ',') FROM pg_attribute WHERE attrelid = 'mirror.tasks'::regclass AND attnum > 0
 	AND attname NOT IN (SELECT attname FROM pg_attribute WHERE attrelid = 'fsm.tasks'::regclass))), 'synced_at', 'the columns, and synced_at');
 is(sql(q(SELECT col_description('mirror.tasks'::regclass, 1) = col_description('fsm.tasks'::regclass, 1))), 't', 'their comments');
