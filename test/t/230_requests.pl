@@ -209,7 +209,8 @@ sub mirrors
 sub alive
 {
 	my ($list) = @_;
-	return scalar grep { !defined $_->{deleted} } @{ $sandbox->tasks } if $list eq 'tasks';
+	# by HEAD, which the sandbox answers: 29,400 tasks take half a minute to be decoded here
+	return $node->safe_psql('postgres', 'SELECT count(*) FROM fsm.tasks') if $list eq 'tasks';
 	my $assets = decode_json($sandbox->export('/ES/Assets'));
 	return scalar grep { !defined $_->{deleted} } values %$assets;
 }
