@@ -80,7 +80,7 @@ is($client->query(q(SELECT count(*) FROM hubex_check() WHERE subject = 'mirror' 
 #
 {
 	$sandbox->clear_journal;
-	my $hang = $sandbox->fault(method => 'GET', path => '/WORK/Tasks', range => 'items=2501-*', fault => 'hang', probability => 1);
+	my $hang = $sandbox->fault(method => 'GET', path => '/WORK/Tasks', query => 'orderBy=1&*', after => 3, fault => 'hang', probability => 1);
 	my $other = Hubex::Client->new($node);
 	$client->query(q(SELECT hubex_subscribe('middle', 'fsm.few', 'middle', every => NULL)));
 	$other->send(q(CALL hubex_sync('middle')));

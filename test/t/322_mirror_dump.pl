@@ -33,7 +33,7 @@ $original->query(q{
 eventually { $original->query(q(SELECT filled_at IS NOT NULL FROM hubex.subscription_state WHERE subscription = 'tasks')) eq 't' } 'the worker fills a mirror', 60;
 $original->query(q(CALL hubex_sync('parted')));
 $original->query(q(SELECT hubex_pause('fsm')));    # all stands still
-my $hang = $sandbox->fault(@list, query => 'taskTypeID=*', range => 'items=1501-*', fault => 'hang', probability => 1);
+my $hang = $sandbox->fault(@list, query => 'taskTypeID=*orderBy=1&*', after => 3, fault => 'hang', probability => 1);
 $original->query(q(SELECT hubex_resume('fsm')));
 my $other = Hubex::Client->new($node, database => 'erp');
 $other->send(q(CALL hubex_sync('half')));
