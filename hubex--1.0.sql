@@ -931,6 +931,7 @@ CREATE TABLE hubex.subscription_state (
     subscription text NOT NULL PRIMARY KEY,
     "cursor" timestamptz,
     filled_at timestamptz,
+    sweeps bigint NOT NULL DEFAULT 0,
     sweep_began_at timestamptz,
     sweep_definition bigint,
     sweep_cursor timestamptz,
@@ -959,6 +960,7 @@ CREATE TABLE hubex.subscription_state (
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE hubex.subscription_state IS 'Private: how far each subscription has come; see hubex_stat_sync';
 COMMENT ON COLUMN hubex.subscription_state."cursor" IS 'the newest remote change up to which the target has everything';
+COMMENT ON COLUMN hubex.subscription_state.sweeps IS 'how often one began, or went on after a confirmation: an answer of the time before may be of no use';
 COMMENT ON COLUMN hubex.subscription_state.sweep_began_at IS 'a sweep, that is a reading of the whole list, is under way since; NULL: none is';
 COMMENT ON COLUMN hubex.subscription_state.sweep_definition IS 'tells whether what is mirrored, or where, was changed since';
 COMMENT ON COLUMN hubex.subscription_state.sweep_cursor IS 'the newest remote change before the first sweep began';

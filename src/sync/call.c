@@ -38,7 +38,7 @@ static void commit(void);
 static HxSubscription *load(const char *name);
 static bool must_sweep_first(const HxSubscription *subscription);
 static bool take_turn(const char *name, HxSyncKind kind, MemoryContext context);
-static bool run_guarded(const char *name, HxSyncKind kind, MemoryContext context, TimestampTz *as_of);
+static HxSyncStep run_guarded(const char *name, HxSyncKind kind, MemoryContext context, TimestampTz *as_of);
 
 static const HxTransactions transactions = {.begin = begin,.commit = commit};
 
@@ -72,8 +72,21 @@ sweep(const char *name, bool incremental_too, MemoryContext context)
 		wanted = subscription->sweep_due || must_sweep_first(subscription);
 	}
 	while (wanted)
-		wanted = run_guarded(name, HX_SYNC_SWEEP, turn, &as_of) && as_of < began_at && !incremental_too;
+		wanted = run_guarded(name, HX_SYNC_SWEEP, turn, &as_of) == HX_SYNC_DONE && as_of < began_at && !incremental_too;
 	MemoryContextDelete(turn);
+}
+
+static HxSyncStep
+run_incremental(const char *name, MemoryContext context)
+{
+	MemoryContext turn = AllocSetContextCreate(context, "hubex sync turn", ALLOCSET_DEFAULT_SIZES);
+	TimestampTz as_of;
+	HxSyncStep	result;
+
+	(void) take_turn(name, HX_SYNC_INCREMENTAL, turn);
+	result = run_guarded(name, HX_SYNC_INCREMENTAL, turn, &as_of);
+	MemoryContextDelete(turn);
+	return result;
 }
 
 /* Does what was asked for, or what is due and at least what brings the mirror in step. */
@@ -82,8 +95,6 @@ sync_now(const char *name, bool incremental, bool full, MemoryContext context)
 {
 	bool		asked = incremental || full;
 	HxSubscription *subscription = load(name);
-	MemoryContext turn;
-	TimestampTz as_of;
 
 	hx_subscription_check_right(subscription);
 	if (incremental && !subscription->incremental)
@@ -98,13 +109,9 @@ sync_now(const char *name, bool incremental, bool full, MemoryContext context)
 	incremental |= subscription->incremental && !asked;
 	if (full)
 		sweep(name, incremental, context);
-	if (incremental)
-	{
-		turn = AllocSetContextCreate(context, "hubex sync turn", ALLOCSET_DEFAULT_SIZES);
-		(void) take_turn(name, HX_SYNC_INCREMENTAL, turn);
-		(void) run_guarded(name, HX_SYNC_INCREMENTAL, turn, &as_of);
-		MemoryContextDelete(turn);
-	}
+	while (incremental && run_incremental(name, context) == HX_SYNC_OVERTAKEN)
+		if (must_sweep_first(load(name)))
+			sweep(name, true, context);
 }
 
 /*
@@ -346,7 +353,7 @@ drive(HxSyncRun *run, const char *name, MemoryContext context)
 	{
 		step = hx_sync_run_step(run);
 		MemoryContextReset(step_cxt);
-		if (step == HX_SYNC_DONE)
+		if (step == HX_SYNC_DONE || step == HX_SYNC_OVERTAKEN)
 			break;
 		if (step == HX_SYNC_HELD)
 			ereport(WARNING,
@@ -396,11 +403,11 @@ record_failure(const char *name, HxSyncKind kind, HxSyncRun *run, const ErrorDat
 }
 
 /*
- * Makes a run; where it fails, that is recorded before the error goes on.
- * False where it waits for a confirmation; else the mirror is in step as of a
- * time.
+ * Makes a run; where it fails, that is recorded before the error goes on.  What
+ * came of it: done, and the mirror is in step as of a time; held, for it waits
+ * for a confirmation; overtaken.
  */
-static bool
+static HxSyncStep
 run_guarded(const char *name, HxSyncKind kind, MemoryContext context, TimestampTz *as_of)
 {
 	MemoryContext old = MemoryContextSwitchTo(context);
@@ -438,7 +445,7 @@ run_guarded(const char *name, HxSyncKind kind, MemoryContext context, TimestampT
 	*as_of = hx_sync_run_as_of(run);
 	hx_sync_run_end(run);
 	MemoryContextSwitchTo(old);
-	return step == HX_SYNC_DONE;
+	return step;
 }
 
 /*

@@ -216,13 +216,14 @@ begin_incremental(HxSyncRun *run, const HxSubscription *subscription, const HxMi
 				 errhint("CALL hubex_sync(%s, 'full').", quote_literal_cstr(run->name))));
 	run->began_at = GetCurrentTimestamp();
 	run->from = subscription->cursor - subscription->overlap_us;
+	run->sweeps = subscription->sweeps;
 	run->phase = PHASE_CHANGES;
 
 	/* a mirror that cannot tell which answer is newer is written by one at a time */
 	if (!mirror->versioned && subscription->sweeping)
 	{
 		hx_incremental_put_off(run->name);
-		run->phase = PHASE_DONE;
+		run->phase = PHASE_OVERTAKEN;
 	}
 }
 
@@ -320,6 +321,8 @@ hx_run_result(const HxSyncRun *run)
 	{
 		case PHASE_DONE:
 			return HX_SYNC_DONE;
+		case PHASE_OVERTAKEN:
+			return HX_SYNC_OVERTAKEN;
 		case PHASE_HELD:
 			return HX_SYNC_HELD;
 		case PHASE_STOPPED:
@@ -353,6 +356,7 @@ take_step(HxSyncRun *run)
 		case PHASE_CHANGES:
 			return hx_run_step_changes(run);
 		case PHASE_DONE:
+		case PHASE_OVERTAKEN:
 		case PHASE_HELD:
 		case PHASE_STOPPED:
 		case PHASE_DROPPED:

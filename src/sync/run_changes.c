@@ -150,17 +150,17 @@ hx_run_step_changes(HxSyncRun *run)
 		hx_run_commit(run);
 		return hx_run_result(run);
 	}
-	/* A sweep began meanwhile: where the newer answer cannot be told, what it asks for counts, and this is given up. */
-	if (!mirror->versioned && mirror->subscription->sweeping)
+	/* A sweep began meanwhile: what that was told is newer, which a mirror that is not versioned cannot tell. */
+	if (!mirror->versioned && mirror->subscription->sweeps != run->sweeps)
 	{
 		hx_incremental_put_off(run->name);
 		hx_run_note(run, &what, &applied);
-		run->phase = PHASE_DONE;
+		run->phase = PHASE_OVERTAKEN;
 		hx_run_commit(run);
 		hx_run_noted(run, &applied, what.requests);
 		hx_batch_reset(run->batch);
 		hx_run_end_reading(run);
-		return HX_SYNC_DONE;
+		return hx_run_result(run);
 	}
 
 	rows = hx_batch_rows(run->batch, mirror, &nrows, &applied);

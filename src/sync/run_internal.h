@@ -32,6 +32,7 @@ typedef enum Phase
 	PHASE_TIDY,
 	PHASE_CHANGES,				/* all of an incremental run */
 	PHASE_DONE,
+	PHASE_OVERTAKEN,			/* by a sweep, whose answers are newer */
 	PHASE_HELD,					/* somebody has to confirm what it would delete */
 	PHASE_STOPPED,				/* nothing is to be read now */
 	PHASE_DROPPED				/* there is no such subscription any more */
@@ -91,6 +92,7 @@ struct HxSyncRun
 	List	   *asked;			/* of HxMissing *: what is being asked for, or is to be deleted */
 
 	/* an incremental run */
+	int64		sweeps;			/* the subscription's, when it began */
 	TimestampTz from;
 	int64		skip;			/* records with that time or later that were read */
 	bool		in_order;		/* the page is in the order that was asked for, so far */

@@ -348,7 +348,7 @@ guarded_step(Schedule *schedule, Running *running)
 
 	if (error != NULL)
 		fail(schedule, running, error);
-	else if (running->result == HX_SYNC_DONE)
+	else if (running->result == HX_SYNC_DONE || running->result == HX_SYNC_OVERTAKEN)
 	{
 		end_trouble(schedule, running->subscription, running->kind);
 		end_waiting(schedule, running->subscription);

@@ -37,7 +37,7 @@ enum
 	S_NAME = 1, S_OWNER, S_BINDING, S_FOREIGN_TABLE, S_TARGET, S_INCREMENTAL, S_FULL, S_OVERLAP, S_DELETES, S_LIMIT,
 	S_DRIFT, S_COLUMNS, S_OWNERS, S_FILTER, S_DEFINITION, S_PAUSED, S_CURSOR, S_FILLED, S_SWEEP_BEGAN,
 	S_SWEEP_DEFINITION, S_SWEEP_CURSOR, S_SWEEP_POSITION, S_SWEEP_KEYS, S_SWEEP_READ, S_SWEEP_MISSING, S_SWEEP_CONFIRMED,
-	S_INCREMENTAL_DUE, S_SWEEP_DUE, S_MISFITS, S_CHANGED_HERE
+	S_INCREMENTAL_DUE, S_SWEEP_DUE, S_MISFITS, S_CHANGED_HERE, S_SWEEPS
 };
 
 /*
@@ -58,7 +58,7 @@ enum
 	"       t.\"cursor\", t.filled_at, t.sweep_began_at, t.sweep_definition, t.sweep_cursor, t.sweep_position, t.sweep_keys," \
 	"       t.sweep_read_at IS NOT NULL, COALESCE(t.sweep_missing, -1), t.sweep_confirmed," \
 	"       s.mode <> 'full' AND t.next_at <= now(), t.next_full_at <= now(), t.drift," \
-	"       EXISTS (SELECT FROM hubex.local_change c WHERE c.subscription = t.subscription)" \
+	"       EXISTS (SELECT FROM hubex.local_change c WHERE c.subscription = t.subscription), t.sweeps" \
 	"  FROM hubex.subscription_state t" \
 	"  JOIN hubex.subscription s ON s.name = t.subscription" \
 	"  LEFT JOIN pg_foreign_table f ON f.ftrelid = s.foreign_table" \
@@ -211,6 +211,7 @@ fill(HxSubscription *subscription, bool acts, MemoryContext cxt)
 	subscription->filled = column_time(S_FILLED, &time);
 	subscription->has_sweep_cursor = column_time(S_SWEEP_CURSOR, &subscription->sweep_cursor);
 	subscription->sweeping = column_time(S_SWEEP_BEGAN, &subscription->sweep_began_at);
+	subscription->sweeps = column_int(S_SWEEPS);
 	subscription->sweep_definition = column_int(S_SWEEP_DEFINITION);
 	subscription->sweep_position = column_int(S_SWEEP_POSITION);
 	subscription->sweep_keys = column_texts(S_SWEEP_KEYS, cxt);
@@ -368,7 +369,7 @@ void
 hx_sweep_begin(const HxSubscription *subscription, TimestampTz now)
 {
 	static HxStatement update = {
-		"UPDATE hubex.subscription_state SET sweep_began_at = $2, sweep_definition = $3, sweep_position = 0,"
+		"UPDATE hubex.subscription_state SET sweeps = sweeps + 1, sweep_began_at = $2, sweep_definition = $3, sweep_position = 0,"
 		"       sweep_keys = NULL, sweep_total = NULL, sweep_read_at = NULL, sweep_missing = NULL, sweep_confirmed = false, drift = NULL,"
 		"       last_started_at = $2, next_full_at = $2"
 		" WHERE subscription = $1",
@@ -459,7 +460,7 @@ bool
 hx_subscription_confirm(const char *name, int64 *missing)
 {
 	static HxStatement update = {
-		"UPDATE hubex.subscription_state SET sweep_confirmed = true, next_full_at = now()"
+		"UPDATE hubex.subscription_state SET sweep_confirmed = true, sweeps = sweeps + 1, next_full_at = now()"
 		" WHERE subscription = $1 AND sweep_began_at IS NOT NULL AND sweep_missing IS NOT NULL RETURNING sweep_missing",
 		1, {TEXTOID}
 	};
@@ -499,7 +500,7 @@ hx_sweep_end(const char *name)
 /* Where it is asked by hand only, that is no time to wait for, should somebody UPDATE every. */
 #define NEXT_AT(since) "GREATEST(" since " + s.every, now())"
 
-/* An incremental run has to wait for a sweep, as long as until the next one. */
+/* An incremental run was overtaken by a sweep: there is time until the next one. */
 void
 hx_incremental_put_off(const char *name)
 {

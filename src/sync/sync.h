@@ -91,6 +91,7 @@ typedef struct HxSubscription
 	bool		filled;			/* a sweep was completed */
 	bool		sweeping;		/* one is under way, be it that nobody works on it now; not where it is held */
 	bool		sweep_held;		/* it is read, would delete too much, and waits for a confirmation */
+	int64		sweeps;			/* how often one began, or went on after a confirmation */
 	TimestampTz sweep_began_at;
 	int64		sweep_definition;	/* the definition that it began with */
 	bool		has_sweep_cursor;
@@ -320,6 +321,7 @@ typedef enum HxSyncStep
 	HX_SYNC_GOES_ON,			/* step again at once */
 	HX_SYNC_WAITS,				/* for the network or the quota: hx_reader_wait() */
 	HX_SYNC_DONE,
+	HX_SYNC_OVERTAKEN,			/* an incremental run that a sweep makes useless: nothing was done */
 	HX_SYNC_HELD,				/* it would delete too much, and waits for a confirmation */
 	HX_SYNC_STOPPED,			/* nothing is to be read now: a paused server, a copy of a database */
 	HX_SYNC_DROPPED				/* there is no such subscription any more */
