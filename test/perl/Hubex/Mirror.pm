@@ -399,14 +399,15 @@ sub _order
 	return @problems;
 }
 
-# What was written here last into a column that is this side's own is there, unless the remote side refused it.
+# What was written here last into a column that is this side's own is there, unless a conflict says that the remote side
+# refused it, or deleted the record.
 sub _own_values
 {
 	my ($self) = @_;
 	return join "\nUNION ALL\n", map { "SELECT 'lost what was written here: ' || l.key || ', $_: ' || left(coalesce(m.\"$_\", 'NULL'), 60) || ' instead of ' || left(coalesce(l.value, 'NULL'), 60)
 		FROM (SELECT DISTINCT ON (key) key, new ->> '$_' AS value FROM mirror.event WHERE mirror = '$self->{name}' AND NOT syncing AND op = 'UPDATE' AND old -> '$_' <> new -> '$_' ORDER BY key, n DESC) l
 			JOIN $self->{target} m ON m.$self->{key}::text = l.key
-		WHERE m.\"$_\" IS DISTINCT FROM l.value AND NOT EXISTS (SELECT FROM hubex.conflict c WHERE c.subscription = '$self->{name}' AND c.key = l.key AND c.reason = 'refused')" }
+		WHERE m.\"$_\" IS DISTINCT FROM l.value AND NOT EXISTS (SELECT FROM hubex.conflict c WHERE c.subscription = '$self->{name}' AND c.key = l.key AND c.reason IN ('refused', 'deleted'))" }
 		grep { $self->{owners}{$_} eq 'local' } $self->owned;
 }
 
