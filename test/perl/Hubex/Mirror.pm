@@ -311,7 +311,8 @@ sub _same_rows
 	return @checks;
 }
 
-# A row that a trigger saw is one version, whole. A row that is marked, or was there before, is not shown by its record.
+# A row that a trigger saw is one version, whole. A row that is marked, or was there before, is not shown by its record;
+# one that was put in here, and is only marked, has none.
 sub _whole_rows
 {
 	my ($self) = @_;
@@ -321,7 +322,7 @@ sub _whole_rows
 	my $differences = $self->_differences('s', 'e', @columns);
 	return "SELECT 'event ' || n || ' is half of one version and half of another: ' || key || ', ' || d FROM (
 		SELECT v.n, v.key, $differences AS d FROM (SELECT n, key, new, nullif(new -> '$self->{raw}', 'null') AS r FROM mirror.event WHERE mirror = '$self->{name}' AND syncing AND op <> 'DELETE') v,
-			LATERAL jsonb_to_record(new) s ($types), LATERAL (SELECT $expected) e) v WHERE d <> ''";
+			LATERAL jsonb_to_record(new) s ($types), LATERAL (SELECT $expected) e WHERE r IS NOT NULL) v WHERE d <> ''";
 }
 
 sub _events
@@ -335,10 +336,10 @@ sub _events
 		"SELECT 'a statement (' || op || ') without rows' FROM mirror.statement WHERE $of AND rows = 0 AND syncing",
 		"SELECT 'event ' || n || ' (' || op || ') does not follow from the one before: ' || key || ', ' || coalesce((SELECT string_agg(format('%s: %s, it was %s', k, left((old -> k)::text, 60), left((before -> k)::text, 60)), ', ')
 			FROM jsonb_object_keys(old) k WHERE old -> k IS DISTINCT FROM before -> k), 'it was gone') FROM (SELECT *, lag(new) OVER (PARTITION BY key ORDER BY n) AS before,
-			row_number() OVER (PARTITION BY key ORDER BY n) AS place FROM mirror.event WHERE $of) e WHERE place > 1 AND (before$less) IS DISTINCT FROM (old$less) AND NOT altered(before, old)",
+			row_number() OVER (PARTITION BY key ORDER BY n) AS place FROM mirror.event WHERE $of) e WHERE place > 1 AND (before$less) IS DISTINCT FROM (old$less) AND NOT altered(before$less, old$less)",
 		"SELECT 'the last event does not show the row: ' || key || ', ' || coalesce((SELECT string_agg(format('%s: %s instead of %s', k, left((now -> k)::text, 60), left((new -> k)::text, 60)), ', ')
 			FROM jsonb_object_keys(now) k WHERE now -> k IS DISTINCT FROM new -> k), 'it is gone') FROM (SELECT DISTINCT ON (key) key, new FROM mirror.event WHERE $of ORDER BY key, n DESC) e
-			FULL JOIN $mirror m USING (key) WHERE (new$less) IS DISTINCT FROM (now$less) AND NOT altered(new, now)"
+			FULL JOIN $mirror m USING (key) WHERE (new$less) IS DISTINCT FROM (now$less) AND NOT altered(new$less, now$less)"
 			. ($self->{had} ? ' AND EXISTS (SELECT FROM mirror.event WHERE ' . "$of AND key = m.key)" : ''));
 }
 
