@@ -375,6 +375,7 @@ sub _order
 				next;
 			}
 			next if !@had && $state eq 'gone';    # a row that no record ever had, from before or of our own
+			next if $self->{had} && $state eq 'gone' && !$at && $last eq '';    # one from before, whose key a record got only later
 			next if $marked && $state eq 'gone' && $last eq 'gone';    # marked, and otherwise since
 			next if $self->{owners} && $state eq $last;    # a value of ours that came back
 			# Of two answers that overlap, the newest remote time wins: a clock that was set back may win for the moment.

@@ -555,7 +555,7 @@ sub _read_log
 	{
 		my ($state) = $line =~ /(?:ERROR|FATAL|PANIC|WARNING|LOG):  (\w{5}): /;
 		next unless $line =~ /TRAP:|PANIC:|was terminated by signal (?!9)/ || (defined $state && $line =~ /(?:ERROR|FATAL):/ && $state !~ $expected);
-		next if $line =~ /canceling statement|terminating connection|the database system is/;
+		next if $line =~ /canceling statement|terminating connection|the database system is|with a key of its own cannot be put into/;
 		push @{ $self->{problems} }, "the log says: $line" if !$said{ $line =~ s/^.*?(?=ERROR|FATAL|PANIC|TRAP)//r }++;
 	}
 	close $log;
