@@ -159,7 +159,7 @@ find_key(const HxTriggerPlan *plan, TupleTableSlot *old, HxRecordKey *key)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the record of \"%s\" that a row of \"%s\" stands for is not known", plan->resource,
-						get_rel_name(plan->relation)),
+						get_rel_name(plan->kept.relation)),
 				 plan->id.number != 0 ?
 				 errdetail("Column \"%s\", which its id is written back to, is empty, and the template makes no natural key.",
 						   plan->id.name) :

@@ -8,7 +8,7 @@
 #ifndef HX_TRIGGER_H
 #define HX_TRIGGER_H
 
-#include "commands/trigger.h"
+#include "connector/kept_plan.h"
 #include "executor/tuptable.h"
 #include "outbox/outbox.h"
 
@@ -56,21 +56,11 @@ typedef struct HxKeyColumn
 	FmgrInfo	out;
 } HxKeyColumn;
 
-/*
- * What a trigger does, for one role: its arguments, read and checked.  It is
- * kept for the session; "valid" becomes false when something it was made
- * from changes, and another is made for the next row.
- */
+/* What a trigger does, for one role: its arguments, read and checked. */
 typedef struct HxTriggerPlan
 {
-	Oid			trigger;
-	Oid			role;
-	Oid			relation;
-	bool		valid;
-	bool		calls_function;
-	MemoryContext cxt;
+	HxKeptPlan	kept;			/* comes first */
 	char	   *default_server; /* the setting it was made with; NULL: it does not matter */
-	HxConnectorVersion connector_version;
 
 	HxAccount  *account;
 	char	   *resource;
@@ -85,6 +75,7 @@ typedef struct HxTriggerPlan
 
 	/* What is to be done in this database afterwards. */
 	bool		writes_back;	/* any of the following */
+	bool		calls_function;
 	Jsonb	   *home;			/* the table, its owner and the callback */
 	HxTarget	id;
 	HxTarget	record_number;

@@ -1,15 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * trigger_plan.c
- *	  What a trigger's arguments mean, read once and kept for the session.
+ *	  What a trigger's arguments mean.
  *
- * Reading them opens an account, parses JSON and looks into the catalogs,
- * which is many times the work of a row.  So a plan is kept for each trigger
- * and role, and made anew when PostgreSQL says that the table, a server, a
- * user mapping, a role, a schema or a function has changed; what it says
- * nothing about, the connector's manifest and hubex.default_server, is compared at
- * each statement.  A plan that was replaced may still be in use further up in the
- * same transaction, so it lives as long as that.
+ * Reading them opens an account, parses JSON and looks into the catalogs; how
+ * what was read is kept is in kept_plan.c.  hubex.default_server, too, is
+ * compared at each statement.
  *
  *-------------------------------------------------------------------------
  */
@@ -28,10 +24,7 @@
 #include "parser/parse_func.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/hsearch.h"
-#include "utils/inval.h"
 #include "utils/lsyscache.h"
-#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
 #include "utils/varlena.h"
@@ -39,22 +32,6 @@
 #include "base/settings.h"
 #include "compat.h"
 #include "outbox/trigger.h"
-
-typedef struct PlanKey
-{
-	Oid			trigger;
-	Oid			role;
-} PlanKey;
-
-typedef struct PlanEntry
-{
-	PlanKey		key;
-	HxTriggerPlan *plan;		/* NULL: none could be made */
-} PlanEntry;
-
-/* The session's plans, and how often something they are made from changed. */
-static HTAB *plans = NULL;
-static uint64 changes = 0;
 
 /* ---- arguments ---- */
 
@@ -400,7 +377,7 @@ read_write_back(HxTriggerPlan *plan, Relation relation, const Jsonb *options)
 	if (callback != NULL)
 		hx_json_add_text(&home, "callback", find_callback(callback, owner));
 	plan->home = hx_json_end(&home);
-	plan->calls_function = callback != NULL;
+	plan->calls_function = plan->kept.uses_functions = callback != NULL;
 	plan->writes_back = true;
 }
 
@@ -467,6 +444,13 @@ name_members(HxTriggerPlan *plan)
 	}
 }
 
+/* The setting as it is now; it matters where a trigger names no server. */
+static const char *
+default_server(void)
+{
+	return hx_guc_default_server ? hx_guc_default_server : "";
+}
+
 /* Fills a plan, in its own context. */
 static void
 fill_plan(HxTriggerPlan *plan, TriggerData *trigger, const Arguments *arguments)
@@ -475,9 +459,9 @@ fill_plan(HxTriggerPlan *plan, TriggerData *trigger, const Arguments *arguments)
 	Jsonb	   *options = arguments->options ? read_object(arguments->options, "options", trigger->tg_trigger) : NULL;
 
 	if (arguments->server == NULL)
-		plan->default_server = pstrdup(hx_guc_default_server ? hx_guc_default_server : "");
-	plan->account = hx_account_open(arguments->server, plan->role, false);
-	hx_connector_version(plan->account->connector, &plan->connector_version);
+		plan->default_server = pstrdup(default_server());
+	plan->account = hx_account_open(arguments->server, plan->kept.key.role, false);
+	hx_connector_version(plan->account->connector, &plan->kept.connector_version);
 	plan->resource = pstrdup(arguments->resource);
 	plan->tmpl = hx_template_compile(plan, relation, read_object(arguments->tmpl, "template", trigger->tg_trigger));
 	plan->creation = hx_outbox_creation(plan->account, plan->resource);
@@ -485,98 +469,6 @@ fill_plan(HxTriggerPlan *plan, TriggerData *trigger, const Arguments *arguments)
 	if (options != NULL)
 		read_options(plan, relation, options);
 	note_code(plan, relation);
-}
-
-static HxTriggerPlan *
-make_plan(TriggerData *trigger, const Arguments *arguments)
-{
-	MemoryContext cxt = AllocSetContextCreate(CurrentMemoryContext, "hubex trigger plan", ALLOCSET_DEFAULT_SIZES);
-	MemoryContext old = MemoryContextSwitchTo(cxt);
-	HxTriggerPlan *plan = palloc0(sizeof(HxTriggerPlan));
-	uint64		changes_before = changes;
-
-	plan->cxt = cxt;
-	plan->trigger = trigger->tg_trigger->tgoid;
-	plan->role = GetUserId();
-	plan->relation = RelationGetRelid(trigger->tg_relation);
-	fill_plan(plan, trigger, arguments);
-	plan->valid = changes == changes_before;
-	MemoryContextSwitchTo(old);
-	MemoryContextSetParent(cxt, TopMemoryContext);
-	return plan;
-}
-
-/* ---- keeping plans ---- */
-
-/* Something about a relation changed; InvalidOid: perhaps about any. */
-static void
-relation_changed(Datum arg, Oid relation)
-{
-	HASH_SEQ_STATUS scan;
-	PlanEntry  *entry;
-
-	changes++;
-	hash_seq_init(&scan, plans);
-	while ((entry = hash_seq_search(&scan)) != NULL)
-		if (entry->plan != NULL && (!OidIsValid(relation) || entry->plan->relation == relation ||
-									entry->plan->connector_version.table == relation))
-			entry->plan->valid = false;
-}
-
-/* Something in a catalog changed; functions matter to callbacks only. */
-static void
-catalog_changed(Datum arg, int cache, uint32 hash)
-{
-	HASH_SEQ_STATUS scan;
-	PlanEntry  *entry;
-
-	changes++;
-	hash_seq_init(&scan, plans);
-	while ((entry = hash_seq_search(&scan)) != NULL)
-		if (entry->plan != NULL && (cache != PROCOID || entry->plan->calls_function))
-			entry->plan->valid = false;
-}
-
-static void
-begin_keeping(void)
-{
-	static const int caches[] = {FOREIGNSERVEROID, USERMAPPINGOID, AUTHOID, AUTHMEMROLEMEM, NAMESPACEOID, PROCOID};
-	HASHCTL		control = {.keysize = sizeof(PlanKey),.entrysize = sizeof(PlanEntry),.hcxt = TopMemoryContext};
-
-	plans = hash_create("hubex trigger plans", 16, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
-	for (int i = 0; i < lengthof(caches); i++)
-		CacheRegisterSyscacheCallback(caches[i], catalog_changed, (Datum) 0);
-}
-
-/* Forgets the plans that are not good any more; see the top of the file. */
-static void
-forget_stale(void)
-{
-	HASH_SEQ_STATUS scan;
-	PlanEntry  *entry;
-
-	hash_seq_init(&scan, plans);
-	while ((entry = hash_seq_search(&scan)) != NULL)
-	{
-		if (entry->plan != NULL && entry->plan->valid)
-			continue;
-		if (entry->plan != NULL)
-			MemoryContextSetParent(entry->plan->cxt, TopTransactionContext);
-		(void) hash_search(plans, &entry->key, HASH_REMOVE, NULL);
-	}
-}
-
-/* Is a plan of an earlier statement still good, as far as nobody tells us? */
-static bool
-still_holds(const HxTriggerPlan *plan)
-{
-	if (!plan->valid)
-		return false;
-	if (plan->default_server != NULL &&
-		strcmp(plan->default_server, hx_guc_default_server ? hx_guc_default_server : "") != 0)
-		return false;
-	return hx_connector_is_version(&plan->connector_version);
 }
 
 /*
@@ -587,26 +479,24 @@ still_holds(const HxTriggerPlan *plan)
 HxTriggerPlan *
 hx_trigger_plan(TriggerData *trigger, const char *function, bool tasks_only, HxTriggerPlan *last)
 {
-	PlanKey		key = {trigger->tg_trigger->tgoid, GetUserId()};
 	Arguments	arguments;
 	HxTriggerPlan *plan;
-	PlanEntry  *entry;
+	MemoryContext old;
 
-	if (last != NULL && last->valid && last->role == key.role)
+	if (last != NULL && last->kept.valid && last->kept.key.role == GetUserId())
 		return last;
-	if (plans == NULL)
-		begin_keeping();
-	entry = hash_search(plans, &key, HASH_FIND, NULL);
-	if (entry != NULL && entry->plan != NULL)
+	plan = (HxTriggerPlan *) hx_kept_plan_find(trigger);
+	if (plan != NULL)
 	{
-		if (still_holds(entry->plan))
-			return entry->plan;
-		entry->plan->valid = false;
+		if (plan->default_server == NULL || strcmp(plan->default_server, default_server()) == 0)
+			return plan;
+		plan->kept.valid = false;
 	}
-	forget_stale();
 	read_arguments(&arguments, trigger->tg_trigger, function, tasks_only);
-	plan = make_plan(trigger, &arguments);
-	entry = hash_search(plans, &key, HASH_ENTER, NULL);
-	entry->plan = plan;
+	plan = hx_kept_plan_begin(trigger, sizeof(HxTriggerPlan));
+	old = MemoryContextSwitchTo(plan->kept.cxt);
+	fill_plan(plan, trigger, &arguments);
+	MemoryContextSwitchTo(old);
+	hx_kept_plan_keep(&plan->kept);
 	return plan;
 }

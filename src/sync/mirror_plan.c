@@ -4,12 +4,8 @@
  *	  What a trigger of a mirror has to know, kept for the session.
  *
  * To find it out takes the subscription, both tables, the connector's manifest
- * and an account, which is many times the work of a row.  So it is kept for
- * each trigger and role, and made anew when PostgreSQL says that any of it has
- * changed: a table, a server, a user mapping, a role, a schema, a function, a
- * cast; a change of hubex.subscription says it of all tables.  The connector's
- * manifest is compared at each statement.  A plan that was replaced may still be in use
- * further up in the same transaction, so it lives as long as that.
+ * and an account; how it is kept is in kept_plan.c.  A change of
+ * hubex.subscription is told as one of all tables.
  *
  *-------------------------------------------------------------------------
  */
@@ -18,32 +14,10 @@
 #include "catalog/partition.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/hsearch.h"
-#include "utils/inval.h"
 #include "utils/lsyscache.h"
-#include "utils/memutils.h"
 #include "utils/rel.h"
-#include "utils/syscache.h"
 
 #include "sync/mirror_plan.h"
-
-typedef struct PlanKey
-{
-	Oid			trigger;
-	Oid			role;
-} PlanKey;
-
-typedef struct PlanEntry
-{
-	PlanKey		key;
-	HxMirrorPlan *plan;
-} PlanEntry;
-
-/* The session's plans, and how often something they are made from changed. */
-static HTAB *plans = NULL;
-static uint64 changes = 0;
-
-/* ---- making a plan ---- */
 
 static AttrNumber
 attribute_of(Relation relation, const char *name)
@@ -118,91 +92,11 @@ fill_plan(HxMirrorPlan *plan, const TriggerData *trigger)
 						RelationGetRelationName(trigger->tg_relation), name),
 				 errhint("Put the trigger on the table that the subscription writes.")));
 	plan->mirror = hx_mirror_open(subscription);
-	hx_connector_version(plan->mirror->table->connector, &plan->connector_version);
-	plan->outgoing = hx_outgoing_begin(plan->mirror, plan->role);
+	plan->kept.relations = list_make2_oid(plan->mirror->target, plan->mirror->table->relid);
+	plan->kept.uses_functions = true;
+	hx_connector_version(plan->mirror->table->connector, &plan->kept.connector_version);
+	plan->outgoing = hx_outgoing_begin(plan->mirror, plan->kept.key.role);
 	know_columns(plan, trigger->tg_relation);
-}
-
-static HxMirrorPlan *
-make_plan(const TriggerData *trigger)
-{
-	MemoryContext cxt = AllocSetContextCreate(CurrentMemoryContext, "hubex mirror plan", ALLOCSET_DEFAULT_SIZES);
-	MemoryContext old = MemoryContextSwitchTo(cxt);
-	HxMirrorPlan *plan = palloc0(sizeof(HxMirrorPlan));
-	uint64		changes_before = changes;
-
-	plan->cxt = cxt;
-	plan->trigger = trigger->tg_trigger->tgoid;
-	plan->role = GetUserId();
-	plan->relation = RelationGetRelid(trigger->tg_relation);
-	fill_plan(plan, trigger);
-	plan->valid = changes == changes_before;
-	MemoryContextSwitchTo(old);
-	return plan;
-}
-
-/* ---- keeping plans ---- */
-
-/* Something about a relation changed; InvalidOid: perhaps about any. */
-static void
-relation_changed(Datum arg, Oid relation)
-{
-	HASH_SEQ_STATUS scan;
-	PlanEntry  *entry;
-
-	changes++;
-	hash_seq_init(&scan, plans);
-	while ((entry = hash_seq_search(&scan)) != NULL)
-	{
-		HxMirrorPlan *plan = entry->plan;
-
-		if (!OidIsValid(relation) || relation == plan->relation || relation == plan->mirror->target ||
-			relation == plan->mirror->table->relid || relation == plan->connector_version.table)
-			plan->valid = false;
-	}
-}
-
-/* Something in a catalog changed. */
-static void
-catalog_changed(Datum arg, int cache, uint32 hash)
-{
-	HASH_SEQ_STATUS scan;
-	PlanEntry  *entry;
-
-	changes++;
-	hash_seq_init(&scan, plans);
-	while ((entry = hash_seq_search(&scan)) != NULL)
-		entry->plan->valid = false;
-}
-
-static void
-begin_keeping(void)
-{
-	static const int caches[] = {FOREIGNSERVEROID, USERMAPPINGOID, FOREIGNTABLEREL, AUTHOID, AUTHMEMROLEMEM, NAMESPACEOID,
-	PROCOID, CASTSOURCETARGET};
-	HASHCTL		control = {.keysize = sizeof(PlanKey),.entrysize = sizeof(PlanEntry),.hcxt = TopMemoryContext};
-
-	plans = hash_create("hubex mirror plans", 16, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
-	for (int i = 0; i < lengthof(caches); i++)
-		CacheRegisterSyscacheCallback(caches[i], catalog_changed, (Datum) 0);
-}
-
-/* Forgets the plans that are not good any more; see the top of the file. */
-static void
-forget_stale(void)
-{
-	HASH_SEQ_STATUS scan;
-	PlanEntry  *entry;
-
-	hash_seq_init(&scan, plans);
-	while ((entry = hash_seq_search(&scan)) != NULL)
-	{
-		if (entry->plan->valid)
-			continue;
-		MemoryContextSetParent(entry->plan->cxt, TopTransactionContext);
-		(void) hash_search(plans, &entry->key, HASH_REMOVE, NULL);
-	}
 }
 
 /*
@@ -214,33 +108,18 @@ forget_stale(void)
 HxMirrorPlan *
 hx_mirror_plan(const TriggerData *trigger, HxMirrorPlan *last)
 {
-	PlanKey		key = {trigger->tg_trigger->tgoid, GetUserId()};
 	HxMirrorPlan *plan;
-	PlanEntry  *entry;
+	MemoryContext old;
 
-	if (last != NULL && last->role == key.role)
+	if (last != NULL && last->kept.key.role == GetUserId())
 		return last;
-	if (plans == NULL)
-		begin_keeping();
-	entry = hash_search(plans, &key, HASH_FIND, NULL);
-	if (entry != NULL)
-	{
-		if (entry->plan->valid && !entry->plan->busy && hx_connector_is_version(&entry->plan->connector_version))
-			return entry->plan;
-		if (!entry->plan->busy)
-			entry->plan->valid = false;
-	}
-	forget_stale();
-	plan = make_plan(trigger);
-	entry = hash_search(plans, &key, HASH_FIND, NULL);
-	if (entry != NULL)
-	{
-		/* The other is at work further up, in a function of a cast's: this one is for the statement only. */
-		MemoryContextSetParent(plan->cxt, TopTransactionContext);
+	plan = (HxMirrorPlan *) hx_kept_plan_find(trigger);
+	if (plan != NULL)
 		return plan;
-	}
-	MemoryContextSetParent(plan->cxt, TopMemoryContext);
-	entry = hash_search(plans, &key, HASH_ENTER, NULL);
-	entry->plan = plan;
+	plan = hx_kept_plan_begin(trigger, sizeof(HxMirrorPlan));
+	old = MemoryContextSwitchTo(plan->kept.cxt);
+	fill_plan(plan, trigger);
+	MemoryContextSwitchTo(old);
+	hx_kept_plan_keep(&plan->kept);
 	return plan;
 }

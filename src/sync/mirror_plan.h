@@ -1,33 +1,21 @@
 /*-------------------------------------------------------------------------
  *
  * mirror_plan.h
- *	  What a trigger of a mirror has to know, kept for the session.
+ *	  What a trigger of a mirror has to know.
  *
  *-------------------------------------------------------------------------
  */
 #ifndef HX_MIRROR_PLAN_H
 #define HX_MIRROR_PLAN_H
 
-#include "commands/trigger.h"
-
+#include "connector/kept_plan.h"
 #include "sync/outgoing.h"
 #include "sync/two_way.h"
 
-/*
- * What hubex_mirror_trigger does for one trigger and one role.  "valid" becomes
- * false when something it was made from changes, and another is made for the
- * next statement.
- */
+/* What hubex_mirror_trigger does for one trigger and one role. */
 typedef struct HxMirrorPlan
 {
-	Oid			trigger;
-	Oid			role;
-	Oid			relation;		/* that fires; it may be a partition */
-	bool		valid;
-	bool		busy;			/* it is used for a row at the moment */
-	MemoryContext cxt;
-	HxConnectorVersion connector_version;
-
+	HxKeptPlan	kept;			/* comes first */
 	HxMirror   *mirror;
 	HxOutgoing *outgoing;
 	HxMirrorValues *values;		/* of the mirror's columns */

@@ -311,7 +311,7 @@ fire_for_row(HxMirrorPlan *plan, TriggerData *trigger)
 {
 	volatile bool stored = false;
 
-	plan->busy = true;
+	plan->kept.busy = true;
 	PG_TRY();
 	{
 		if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
@@ -323,7 +323,7 @@ fire_for_row(HxMirrorPlan *plan, TriggerData *trigger)
 	}
 	PG_FINALLY();
 	{
-		plan->busy = false;
+		plan->kept.busy = false;
 	}
 	PG_END_TRY();
 	return stored;

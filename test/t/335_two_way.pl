@@ -53,6 +53,7 @@ subtest 'partitions' => \&partitions;
 subtest 'other names and types' => \&mapped;
 subtest 'a table that several lists share' => \&shared;
 subtest 'the view, after the mirror was altered' => \&view;
+subtest 'a trigger that is replaced while it is yet to fire' => \&replaced;
 subtest 'at random' => \&at_random for 1 .. $ENV{HUBEX_SEEDS} // 1;
 done_testing;
 
@@ -1026,6 +1027,26 @@ sub view
 	is(get(q(SELECT count(*) FROM m)), get(q(SELECT count(*) FROM mv)), 'as many rows');
 	refused_here(q(SELECT hubex_pending_view('none', 'v')), '42704', qr/does not exist/, 'of no subscription');
 	refused_here(q(SELECT hubex_pending_view('t', 'm')), '42809', qr/is not a view/, 'in the place of a table');
+	return;
+}
+
+# The statement further up still fires the function from before, after the other one has made its plan of the same trigger.
+sub replaced
+{
+	my ($outer, $inner) = @alive[0, 1];
+	run(qq(BEGIN;
+		CREATE FUNCTION replace() RETURNS trigger LANGUAGE plpgsql AS \$\$BEGIN
+			IF pg_trigger_depth() = 1 THEN
+				CREATE OR REPLACE TRIGGER out AFTER UPDATE ON m FOR EACH ROW
+					EXECUTE FUNCTION hubex_task_trigger('{"notes": "{notes}"}', '{"write_back": {"id": "id"}}');
+				UPDATE m SET notes = 'inner' WHERE id = $inner;
+			END IF;
+			RETURN new; END\$\$;
+		CREATE TRIGGER replace BEFORE UPDATE ON m FOR EACH ROW EXECUTE FUNCTION replace();
+		UPDATE m SET notes = 'outer' WHERE id = $outer));
+	is(get('SELECT string_agg(key, $$,$$) FROM hubex.local_change'), $outer, 'the change further up is one of the mirror');
+	is(get(q(SELECT count(*) FROM hubex.outbox WHERE state = 'waiting')), 2, 'both are sent');
+	run('ROLLBACK');
 	return;
 }
 
