@@ -74,14 +74,9 @@ hx_run_commit(HxSyncRun *run)
 	MemoryContextReset(run->scratch);
 }
 
-/*
- * Begins a transaction that applies something: the subscription is locked and
- * is still the one that the run is about.  NULL where it is held by now, or
- * dropped; then there is nothing more to be done in the transaction, and
- * hx_run_result() says how the run ends.
- */
-HxMirror *
-hx_run_open_mirror(HxSyncRun *run)
+/* Opens the mirror for hx_run_begin_applying(), which see. */
+static HxMirror *
+open_mirror(HxSyncRun *run)
 {
 	HxSubscription *subscription = hx_subscription_load(run->name, true);
 
@@ -104,6 +99,24 @@ hx_run_open_mirror(HxSyncRun *run)
 		return NULL;
 	}
 	return hx_mirror_open(subscription);
+}
+
+/*
+ * Begins a transaction that applies something: the subscription is locked and
+ * is still the one that the run is about.  NULL where it is held by now, or
+ * dropped; then the transaction has ended, and hx_run_result() says how the
+ * run ends.
+ */
+HxMirror *
+hx_run_begin_applying(HxSyncRun *run)
+{
+	HxMirror   *mirror;
+
+	hx_run_begin_transaction(run);
+	mirror = open_mirror(run);
+	if (mirror == NULL)
+		hx_run_commit(run);
+	return mirror;
 }
 
 /* ---- beginning ---- */

@@ -143,21 +143,17 @@ hx_run_step_changes(HxSyncRun *run)
 	records = hx_reader_stats(run->reader)->records;
 	last = state == HX_READ_END && (run->skip > 0 || records < run->account->page_size);
 
-	hx_run_begin_transaction(run);
-	mirror = hx_run_open_mirror(run);
+	mirror = hx_run_begin_applying(run);
 	if (mirror == NULL)
-	{
-		hx_run_commit(run);
 		return hx_run_result(run);
-	}
+
 	/* A sweep began meanwhile: what that was told is newer, which a mirror that is not versioned cannot tell. */
 	if (!mirror->versioned && mirror->subscription->sweeps != run->sweeps)
 	{
 		hx_incremental_put_off(run->name);
 		hx_run_note(run, &what, &applied);
 		run->phase = PHASE_OVERTAKEN;
-		hx_run_commit(run);
-		hx_run_noted(run, &applied, what.requests);
+		hx_run_commit_noted(run, &what);
 		hx_batch_reset(run->batch);
 		hx_run_end_reading(run);
 		return hx_run_result(run);
@@ -187,8 +183,7 @@ hx_run_step_changes(HxSyncRun *run)
 			hx_sweep_forget_tombstones(run->name);
 		run->phase = PHASE_DONE;
 	}
-	hx_run_commit(run);
-	hx_run_noted(run, &applied, what.requests);
+	hx_run_commit_noted(run, &what);
 	hx_batch_reset(run->batch);
 	run->lingers_since = 0;
 	if (state == HX_READ_END)

@@ -105,7 +105,7 @@ struct HxSyncRun
 /* run.c */
 extern void hx_run_begin_transaction(HxSyncRun *run);
 extern void hx_run_commit(HxSyncRun *run);
-extern HxMirror *hx_run_open_mirror(HxSyncRun *run);
+extern HxMirror *hx_run_begin_applying(HxSyncRun *run);
 extern HxSyncStep hx_run_result(const HxSyncRun *run);
 
 /* run_reading.c */
@@ -116,7 +116,7 @@ extern void hx_run_end_reading(HxSyncRun *run);
 extern HxReadStats hx_run_reads(const HxSyncRun *run);
 extern List *hx_run_last_keys(const HxSyncRun *run);
 extern void hx_run_note(HxSyncRun *run, HxSyncNote *what, const HxApplied *applied);
-extern void hx_run_noted(HxSyncRun *run, const HxApplied *applied, int64 requests);
+extern void hx_run_commit_noted(HxSyncRun *run, const HxSyncNote *what);
 extern void hx_run_show(HxSyncRun *run, HxSyncPhase phase);
 
 /* run_sweep.c */

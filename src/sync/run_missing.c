@@ -35,13 +35,9 @@ hx_run_step_judge(HxSyncRun *run)
 	int64		rows;
 
 	hx_run_show(run, HX_PHASE_COMPARING);
-	hx_run_begin_transaction(run);
-	mirror = hx_run_open_mirror(run);
+	mirror = hx_run_begin_applying(run);
 	if (mirror == NULL)
-	{
-		hx_run_commit(run);
 		return hx_run_result(run);
-	}
 	subscription = mirror->subscription;
 	run->phase = PHASE_ASK;
 	if (subscription->deletes != HX_DELETES_IGNORE)
@@ -206,13 +202,9 @@ apply_asked(HxSyncRun *run)
 	char	  **keys;
 	int			nrows;
 
-	hx_run_begin_transaction(run);
-	mirror = hx_run_open_mirror(run);
+	mirror = hx_run_begin_applying(run);
 	if (mirror == NULL)
-	{
-		hx_run_commit(run);
 		return hx_run_result(run);
-	}
 	rows = hx_batch_rows(run->batch, mirror, &nrows, &applied);
 	if (run->asks == ASK_SINGLY)
 		leave_halves_alone(rows, nrows);
@@ -233,8 +225,7 @@ apply_asked(HxSyncRun *run)
 	if (gone != NIL)
 		hx_apply_missing(mirror, list_length(gone), keys, run->began_at, &applied);
 	hx_run_note(run, &what, &applied);
-	hx_run_commit(run);
-	hx_run_noted(run, &applied, what.requests);
+	hx_run_commit_noted(run, &what);
 
 	hx_batch_reset(run->batch);
 	if (run->last_missing != NULL)
@@ -252,11 +243,12 @@ hx_run_step_ask(HxSyncRun *run)
 
 	if (run->asked == NIL)
 	{
-		hx_run_begin_transaction(run);
-		mirror = hx_run_open_mirror(run);
-		if (mirror != NULL && !look_for_missing(run, mirror))
+		mirror = hx_run_begin_applying(run);
+		if (mirror == NULL)
+			return hx_run_result(run);
+		if (!look_for_missing(run, mirror))
 			run->phase = PHASE_END;
-		else if (mirror != NULL)
+		else
 		{
 			take_missing(run, mirror);
 			if (run->asks != ASK_NOBODY)

@@ -177,10 +177,11 @@ hx_run_note(HxSyncRun *run, HxSyncNote *what, const HxApplied *applied)
 	hx_subscription_note(run->name, what);
 }
 
-/* The transaction is over: what it did counts. */
+/* Commits a transaction that hx_run_note() wrote of: what it did counts from now on. */
 void
-hx_run_noted(HxSyncRun *run, const HxApplied *applied, int64 requests)
+hx_run_commit_noted(HxSyncRun *run, const HxSyncNote *what)
 {
-	add_applied(&run->applied, applied);
-	run->requests_noted += requests;
+	hx_run_commit(run);
+	add_applied(&run->applied, what->applied);
+	run->requests_noted += what->requests;
 }

@@ -21,13 +21,9 @@ hx_run_step_clean(HxSyncRun *run)
 	HxMirror   *mirror;
 	TimestampTz now;
 
-	hx_run_begin_transaction(run);
-	mirror = hx_run_open_mirror(run);
+	mirror = hx_run_begin_applying(run);
 	if (mirror == NULL)
-	{
-		hx_run_commit(run);
 		return hx_run_result(run);
-	}
 	if (!hx_sweep_clean(run->name))
 	{
 		now = GetCurrentTimestamp();
@@ -60,18 +56,15 @@ hx_run_step_newest(HxSyncRun *run)
 		return HX_SYNC_WAITS;
 	hx_run_end_reading(run);
 
-	hx_run_begin_transaction(run);
-	mirror = hx_run_open_mirror(run);
-	if (mirror != NULL)
-	{
-		rows = hx_batch_rows(run->batch, mirror, &nrows, &applied);
-		applied.drift = NULL;
-		hx_sweep_set_newest(run->name, nrows > 0 && rows[0].has_modified ? rows[0].modified : HX_REMOTE_EPOCH);
-		hx_run_note(run, &what, &applied);
-		run->phase = PHASE_READ;
-	}
-	hx_run_commit(run);
-	hx_run_noted(run, &applied, what.requests);
+	mirror = hx_run_begin_applying(run);
+	if (mirror == NULL)
+		return hx_run_result(run);
+	rows = hx_batch_rows(run->batch, mirror, &nrows, &applied);
+	applied.drift = NULL;
+	hx_sweep_set_newest(run->name, nrows > 0 && rows[0].has_modified ? rows[0].modified : HX_REMOTE_EPOCH);
+	hx_run_note(run, &what, &applied);
+	run->phase = PHASE_READ;
+	hx_run_commit_noted(run, &what);
 	hx_batch_reset(run->batch);
 	return HX_SYNC_GOES_ON;
 }
@@ -102,13 +95,9 @@ hx_run_step_read(HxSyncRun *run)
 	}
 	hx_run_show(run, HX_PHASE_APPLYING);
 
-	hx_run_begin_transaction(run);
-	mirror = hx_run_open_mirror(run);
+	mirror = hx_run_begin_applying(run);
 	if (mirror == NULL)
-	{
-		hx_run_commit(run);
 		return hx_run_result(run);
-	}
 	rows = hx_batch_rows(run->batch, mirror, &nrows, &applied);
 	if (nrows > 0)
 		hx_apply_rows(mirror, rows, nrows, hx_batch_asked_at(run->batch), true, &applied);
@@ -122,8 +111,7 @@ hx_run_step_read(HxSyncRun *run)
 		hx_sweep_set_read(run->name, GetCurrentTimestamp());
 		run->phase = PHASE_JUDGE;
 	}
-	hx_run_commit(run);
-	hx_run_noted(run, &applied, what.requests);
+	hx_run_commit_noted(run, &what);
 	run->position = run->place;
 	hx_batch_reset(run->batch);
 	run->lingers_since = 0;
@@ -141,13 +129,9 @@ hx_run_step_end(HxSyncRun *run)
 	HxSyncNote	what = {.position = -1,.total = -1};
 
 	hx_run_show(run, HX_PHASE_FINALIZING);
-	hx_run_begin_transaction(run);
-	mirror = hx_run_open_mirror(run);
+	mirror = hx_run_begin_applying(run);
 	if (mirror == NULL)
-	{
-		hx_run_commit(run);
 		return hx_run_result(run);
-	}
 	if (mirror->two_way)
 		hx_two_way_settle(mirror, run->began_at, &applied);
 	hx_run_note(run, &what, &applied);
@@ -157,8 +141,7 @@ hx_run_step_end(HxSyncRun *run)
 	if (!mirror->subscription->incremental)
 		hx_sweep_forget_tombstones(run->name);
 	run->phase = PHASE_TIDY;
-	hx_run_commit(run);
-	hx_run_noted(run, &applied, what.requests);
+	hx_run_commit_noted(run, &what);
 	return HX_SYNC_GOES_ON;
 }
 
