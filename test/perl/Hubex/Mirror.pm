@@ -311,8 +311,8 @@ sub _same_rows
 	return @checks;
 }
 
-# A row that a trigger saw is one version, whole. A row that is marked, or was there before, is not shown by its record;
-# one that was put in here, and is only marked, has none.
+# A row that a trigger saw is one version, whole; where it was only marked, as it was before, whoever had made it so. A row
+# that is marked, or was there before, is not shown by its record; one that was put in here has none.
 sub _whole_rows
 {
 	my ($self) = @_;
@@ -320,8 +320,9 @@ sub _whole_rows
 	my $expected = join ', ', map { "$_->{sql} AS \"$_->{name}\"" } @columns;
 	my $types = join ', ', map { "\"$_->{name}\" " . ($_->{sql} =~ /.*::(.*)/s)[0] } @columns;
 	my $differences = $self->_differences('s', 'e', @columns);
+	my $only_marked = $self->deletes eq 'mark' ? " AND (op = 'INSERT' OR new - '$self->{marked}' <> old - '$self->{marked}')" : '';
 	return "SELECT 'event ' || n || ' is half of one version and half of another: ' || key || ', ' || d FROM (
-		SELECT v.n, v.key, $differences AS d FROM (SELECT n, key, new, nullif(new -> '$self->{raw}', 'null') AS r FROM mirror.event WHERE mirror = '$self->{name}' AND syncing AND op <> 'DELETE') v,
+		SELECT v.n, v.key, $differences AS d FROM (SELECT n, key, new, nullif(new -> '$self->{raw}', 'null') AS r FROM mirror.event WHERE mirror = '$self->{name}' AND syncing AND op <> 'DELETE'$only_marked) v,
 			LATERAL jsonb_to_record(new) s ($types), LATERAL (SELECT $expected) e WHERE r IS NOT NULL) v WHERE d <> ''";
 }
 

@@ -464,6 +464,9 @@ sub _come_to_rest
 		$self->_demand_full('it has nothing else', $name) if $mirror->mode eq 'full';
 	}
 	my $mode = sub { $self->{demands}{ $_[0]->name } ? 'full' : undef };
+	# Quiet is when no answer of the time before is on its way any more, either: of two that overlap, while the clock there is
+	# set back, nobody can say which is newer. A CALL waits for the run that is under way.
+	$self->_bring_in_step($_, 'incremental') for grep { $_->mode ne 'full' && $mode->($_) } @mirrors;
 	$self->_settle($_, $mode->($_)) for grep { $_->owned } @mirrors;
 	$self->_bring_in_step($_, $mode->($_)) for @mirrors;
 	return if @{ $self->{problems} };
