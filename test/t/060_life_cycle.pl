@@ -191,7 +191,7 @@ sub delivers
 	my ($who, @notes) = @_;
 	my %wanted = map { $_ => 1 } @notes;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	eventually { (grep { $wanted{ $_->{request}{notes} // '' } } @{ $sandbox->tasks }) >= @notes } "$who delivers", 10;
+	eventually { (grep { $wanted{ $_->{request}{notes} // '' } } @{ $sandbox->tasks }) >= @notes } "$who delivers", 60;
 	is_deeply([ sort map { $_->{request}{notes} } grep { $wanted{ $_->{request}{notes} // '' } } @{ $sandbox->tasks } ],
 		[ sort @notes ], '... each request once');
 }
