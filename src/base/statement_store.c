@@ -3,14 +3,16 @@
  * statement_store.c
  *	  SQL statements that are prepared once per process and kept.
  *
- * For hubex's own statements over hubex's own tables.  The caller is within
- * SPI_connect() and has become the owner of the tables (base/owner.c).  None
+ * For hubex's own statements over hubex's own tables.  But for
+ * hx_statement_count(), the caller is within SPI_connect() and has become the
+ * owner of the tables (base/owner.c).  None
  * of this opens or ends a transaction.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "base/owner.h"
 #include "base/statement_store.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -55,6 +57,22 @@ hx_statement_read(HxStatement *statement, Datum *args, const char *nulls)
 	run(statement, args, nulls, true);
 }
 
+/* Runs a statement as the tables' owner, by itself; tells for how many rows it was. */
+uint64
+hx_statement_count(HxStatement *statement, Datum *args, const char *nulls)
+{
+	HxOwner		saved;
+	uint64		rows;
+
+	hx_owner_enter(&saved);
+	SPI_connect();
+	hx_statement_run(statement, args, nulls);
+	rows = SPI_processed;
+	SPI_finish();
+	hx_owner_leave(&saved);
+	return rows;
+}
+
 /* Opens a cursor over a statement, for SPI_cursor_fetch(). */
 Portal
 hx_statement_open(HxStatement *statement, Datum *args, const char *nulls)
@@ -86,4 +104,17 @@ hx_column_text(HeapTuple row, TupleDesc desc, int column, MemoryContext cxt)
 	char	   *text = SPI_getvalue(row, desc, column);
 
 	return text ? MemoryContextStrdup(cxt, text) : NULL;
+}
+
+/* The same of a jsonb. */
+Jsonb *
+hx_column_jsonb(HeapTuple row, TupleDesc desc, int column, MemoryContext cxt)
+{
+	bool		isnull;
+	Datum		value = SPI_getbinval(row, desc, column, &isnull);
+	MemoryContext old = MemoryContextSwitchTo(cxt);
+	Jsonb	   *json = isnull ? NULL : DatumGetJsonbPCopy(value);
+
+	MemoryContextSwitchTo(old);
+	return json;
 }

@@ -11,6 +11,7 @@
 #include "access/htup.h"
 #include "access/tupdesc.h"
 #include "executor/spi.h"
+#include "utils/jsonb.h"
 
 #define HX_STATEMENT_MAX_ARGS	24
 
@@ -23,6 +24,7 @@ typedef struct HxStatement
 	SPIPlanPtr	plan;
 } HxStatement;
 
+extern uint64 hx_statement_count(HxStatement *statement, Datum *args, const char *nulls);
 extern void hx_statement_run(HxStatement *statement, Datum *args, const char *nulls);
 extern void hx_statement_read(HxStatement *statement, Datum *args, const char *nulls);
 extern Portal hx_statement_open(HxStatement *statement, Datum *args, const char *nulls);
@@ -30,5 +32,6 @@ extern Portal hx_statement_open(HxStatement *statement, Datum *args, const char 
 extern Datum hx_text_or_null(const char *text, char *null);
 extern Datum hx_pointer_or_null(const void *pointer, char *null);
 extern char *hx_column_text(HeapTuple row, TupleDesc desc, int column, MemoryContext cxt);
+extern Jsonb *hx_column_jsonb(HeapTuple row, TupleDesc desc, int column, MemoryContext cxt);
 
 #endif							/* HX_STATEMENT_STORE_H */

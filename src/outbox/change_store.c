@@ -18,7 +18,6 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
-#include "base/owner.h"
 #include "base/statement_store.h"
 #include "outbox/change.h"
 
@@ -136,10 +135,8 @@ change_by_outcome(List *changes, TimestampTz now)
 	Datum	   *values[OUTCOME_COLUMNS];
 	bool	   *nulls[OUTCOME_COLUMNS];
 	Datum		args[OUTCOME_COLUMNS + 3];
-	HxOwner		saved;
 	ListCell   *cell;
 	int			row = 0;
-	int64		changed;
 
 	for (int c = 0; c < OUTCOME_COLUMNS; c++)
 	{
@@ -176,13 +173,7 @@ change_by_outcome(List *changes, TimestampTz now)
 	/* not a constant, or the planner would look through all that is being sent for each of them */
 	args[OUTCOME_COLUMNS + 2] = CStringGetTextDatum(machine[HX_EVENT_DELIVER].from);
 
-	hx_owner_enter(&saved);
-	SPI_connect();
-	hx_statement_run(&change, args, NULL);
-	changed = SPI_processed;
-	SPI_finish();
-	hx_owner_leave(&saved);
-	return changed;
+	return hx_statement_count(&change, args, NULL);
 }
 
 /* Do two changes without an outcome differ in nothing but whose they are? */
@@ -218,9 +209,7 @@ change_alike(List *changes, TimestampTz now)
 	char		nulls[12] = "           ";
 	bool		claims = first->event == HX_EVENT_CLAIM;
 	bool		ends = !claims && strcmp(machine[first->event].to, "waiting") != 0;
-	HxOwner		saved;
 	ListCell   *cell;
-	int64		changed;
 	int			i = 0;
 
 	foreach(cell, changes)
@@ -240,13 +229,7 @@ change_alike(List *changes, TimestampTz now)
 	args[10] = TimestampTzGetDatum(now);
 	nulls[10] = ends ? ' ' : 'n';
 
-	hx_owner_enter(&saved);
-	SPI_connect();
-	hx_statement_run(&change, args, nulls);
-	changed = SPI_processed;
-	SPI_finish();
-	hx_owner_leave(&saved);
-	return changed;
+	return hx_statement_count(&change, args, nulls);
 }
 
 /*

@@ -74,15 +74,6 @@ column_time(HeapTuple row, TupleDesc desc, int number)
 	return isnull ? 0 : DatumGetTimestampTz(datum);
 }
 
-static Jsonb *
-column_json(HeapTuple row, TupleDesc desc, int number)
-{
-	bool		isnull;
-	Datum		datum = column(row, desc, number, &isnull);
-
-	return isnull ? NULL : (Jsonb *) PG_DETOAST_DATUM_COPY(datum);
-}
-
 /* What the order and the merging of requests go by, in cxt. */
 static HxRequest *
 read_keys(HeapTuple row, TupleDesc desc, MemoryContext cxt)
@@ -119,9 +110,9 @@ read_rest(HxRequest *request, HeapTuple row, TupleDesc desc, MemoryContext cxt)
 
 	request->method = hx_column_text(row, desc, C_METHOD, cxt);
 	request->path = hx_column_text(row, desc, C_PATH, cxt);
-	request->query = column_json(row, desc, C_QUERY);
-	request->headers = column_json(row, desc, C_HEADERS);
-	request->body = column_json(row, desc, C_BODY);
+	request->query = hx_column_jsonb(row, desc, C_QUERY, cxt);
+	request->headers = hx_column_jsonb(row, desc, C_HEADERS, cxt);
+	request->body = hx_column_jsonb(row, desc, C_BODY, cxt);
 	datum = column(row, desc, C_CONTENT, &isnull);
 	if (!isnull)
 	{
@@ -137,7 +128,7 @@ read_rest(HxRequest *request, HeapTuple row, TupleDesc desc, MemoryContext cxt)
 	request->tried_since = column_time(row, desc, C_TRIED);
 	if (request->tried_since == 0)
 		request->tried_since = request->created_at;
-	request->write_back = column_json(row, desc, C_WRITE_BACK);
+	request->write_back = hx_column_jsonb(row, desc, C_WRITE_BACK, cxt);
 	request->outcome.uncertain = request->uncertain;
 	request->outcome.remote_id = NULL;
 	MemoryContextSwitchTo(old);
@@ -472,8 +463,6 @@ hx_outbox_release_blocked(List *requests)
 	Datum	   *servers = palloc(sizeof(Datum) * Max(list_length(requests), 1));
 	Datum	   *keys = palloc(sizeof(Datum) * Max(list_length(requests), 1));
 	Datum		args[2];
-	HxOwner		saved;
-	int64		released;
 	ListCell   *cell;
 
 	foreach(cell, requests)
@@ -489,13 +478,7 @@ hx_outbox_release_blocked(List *requests)
 		return 0;
 	args[0] = PointerGetDatum(construct_array(servers, n, TEXTOID, -1, false, TYPALIGN_INT));
 	args[1] = PointerGetDatum(construct_array(keys, n, TEXTOID, -1, false, TYPALIGN_INT));
-	hx_owner_enter(&saved);
-	SPI_connect();
-	hx_statement_run(&release, args, NULL);
-	released = SPI_processed;
-	SPI_finish();
-	hx_owner_leave(&saved);
-	return released;
+	return hx_statement_count(&release, args, NULL);
 }
 
 /* Notes that the write-back of requests that were delivered is still to be done. */
@@ -512,7 +495,6 @@ hx_outbox_mark_unwritten(List *requests)
 	Datum	   *ids = palloc(sizeof(Datum) * Max(n, 1));
 	Datum	   *errors = palloc(sizeof(Datum) * Max(n, 1));
 	Datum		args[2];
-	HxOwner		saved;
 	ListCell   *cell;
 	int			i = 0;
 
@@ -527,11 +509,7 @@ hx_outbox_mark_unwritten(List *requests)
 	}
 	args[0] = PointerGetDatum(construct_array(ids, n, INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 	args[1] = PointerGetDatum(construct_array(errors, n, TEXTOID, -1, false, TYPALIGN_INT));
-	hx_owner_enter(&saved);
-	SPI_connect();
-	hx_statement_run(&mark, args, NULL);
-	SPI_finish();
-	hx_owner_leave(&saved);
+	(void) hx_statement_count(&mark, args, NULL);
 }
 
 /* Tries again to write back what could not be written when it was delivered, some at a time. */
@@ -568,7 +546,7 @@ hx_outbox_write_back_again(const pg_uuid_t *binding)
 		request->outcome.verdict = HX_DELIVERED;
 		request->outcome.remote_id = request->remote_id;
 		request->outcome.remote_number = hx_column_text(row, desc, C_BLOCKED_BY + 1, here);
-		request->outcome.response = column_json(row, desc, C_BLOCKED_BY + 2);
+		request->outcome.response = hx_column_jsonb(row, desc, C_BLOCKED_BY + 2, here);
 		requests = lappend(requests, request);
 		MemoryContextSwitchTo(old);
 	}

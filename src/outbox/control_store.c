@@ -174,7 +174,6 @@ make_due(List *changes)
 	Datum	   *ids = palloc(sizeof(Datum) * list_length(changes));
 	Datum		args[2];
 	pg_uuid_t	binding;
-	HxOwner		saved;
 	ListCell   *cell;
 	int			n = 0;
 
@@ -183,11 +182,7 @@ make_due(List *changes)
 		ids[n++] = Int64GetDatum(((HxChange *) lfirst(cell))->id);
 	args[0] = PointerGetDatum(construct_array(ids, n, INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 	args[1] = UUIDPGetDatum(&binding);
-	hx_owner_enter(&saved);
-	SPI_connect();
-	hx_statement_run(&due, args, NULL);
-	SPI_finish();
-	hx_owner_leave(&saved);
+	(void) hx_statement_count(&due, args, NULL);
 	hx_shared_wake_at_commit(HX_WORKER_DELIVERY, PG_INT64_MIN);
 }
 

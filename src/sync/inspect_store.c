@@ -30,18 +30,6 @@
 
 PG_FUNCTION_INFO_V1(hubex_check_subscription);
 
-static Jsonb *
-column_jsonb(HeapTuple row, TupleDesc desc, int column, MemoryContext cxt)
-{
-	bool		isnull;
-	Datum		datum = SPI_getbinval(row, desc, column, &isnull);
-	MemoryContext old = MemoryContextSwitchTo(cxt);
-	Jsonb	   *value = isnull ? NULL : DatumGetJsonbPCopy(datum);
-
-	MemoryContextSwitchTo(old);
-	return value;
-}
-
 /* Reads what a subscription says, and its role's name. */
 static void
 read_subscription(const char *name, HxSubscription *subscription, char **owner)
@@ -73,9 +61,9 @@ read_subscription(const char *name, HxSubscription *subscription, char **owner)
 	subscription->target = DatumGetObjectId(SPI_getbinval(row, desc, 3, &isnull));
 	subscription->incremental = DatumGetBool(SPI_getbinval(row, desc, 4, &isnull));
 	subscription->deletes = DatumGetBool(SPI_getbinval(row, desc, 5, &isnull)) ? HX_DELETES_MARK : HX_DELETES_DELETE;
-	subscription->columns = column_jsonb(row, desc, 6, cxt);
-	subscription->owners = column_jsonb(row, desc, 7, cxt);
-	subscription->filter = column_jsonb(row, desc, 8, cxt);
+	subscription->columns = hx_column_jsonb(row, desc, 6, cxt);
+	subscription->owners = hx_column_jsonb(row, desc, 7, cxt);
+	subscription->filter = hx_column_jsonb(row, desc, 8, cxt);
 	SPI_finish();
 	hx_owner_leave(&saved);
 }

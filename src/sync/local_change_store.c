@@ -89,12 +89,9 @@ column_text(uint64 row, int number, MemoryContext cxt)
 }
 
 static Jsonb *
-column_json(uint64 row, int number)
+column_json(uint64 row, int number, MemoryContext cxt)
 {
-	bool		isnull;
-	Datum		value = column(row, number, &isnull);
-
-	return isnull ? NULL : (Jsonb *) PG_DETOAST_DATUM_COPY(value);
+	return hx_column_jsonb(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, number, cxt);
 }
 
 static int
@@ -135,10 +132,10 @@ take_rows(MemoryContext cxt)
 		change->kind = index_of(kinds, lengthof(kinds), column_text(row, 2, cxt));
 		change->column = column_text(row, 3, cxt);
 		change->state = index_of(states, lengthof(states), column_text(row, 4, cxt));
-		change->local = column_json(row, 5);
-		change->remote = column_json(row, 6);
-		change->earlier = column_json(row, 7);
-		change->answered = column_json(row, 8);
+		change->local = column_json(row, 5, cxt);
+		change->remote = column_json(row, 6, cxt);
+		change->earlier = column_json(row, 7, cxt);
+		change->answered = column_json(row, 8, cxt);
 		change->changed_at = DatumGetTimestampTz(column(row, 9, &isnull));
 		change->request = DatumGetInt64(column(row, 10, &isnull));
 		change->request_state = request_state(column_text(row, 11, cxt));
@@ -261,7 +258,6 @@ put_by_statement(const char *subscription, const HxLocalChange *change)
 	Datum		args[8];
 	char		nulls[9] = "        ";
 	NameData	name;
-	HxOwner		saved;
 
 	namestrcpy(&name, change->column);
 	args[0] = CStringGetTextDatum(subscription);
@@ -272,11 +268,7 @@ put_by_statement(const char *subscription, const HxLocalChange *change)
 	args[5] = hx_pointer_or_null(change->remote, &nulls[5]);
 	args[6] = TimestampTzGetDatum(change->changed_at);
 	args[7] = Int64GetDatum(change->request);
-	hx_owner_enter(&saved);
-	SPI_connect();
-	hx_statement_run(&put, args, nulls);
-	SPI_finish();
-	hx_owner_leave(&saved);
+	(void) hx_statement_count(&put, args, nulls);
 }
 
 static void
@@ -562,13 +554,8 @@ hx_conflicts_forget_old(void)
 		2, {INT8OID, INT8OID}
 	};
 	Datum		args[2] = {Int64GetDatum(hx_guc_retention), Int64GetDatum(FORGET_AT_ONCE)};
-	HxOwner		saved;
 
 	if (hx_guc_retention == 0)
 		return;
-	hx_owner_enter(&saved);
-	SPI_connect();
-	hx_statement_run(&delete, args, NULL);
-	SPI_finish();
-	hx_owner_leave(&saved);
+	(void) hx_statement_count(&delete, args, NULL);
 }

@@ -30,16 +30,8 @@ hx_schedule_wanted(void)
 	static HxStatement any = {
 		"SELECT FROM hubex.subscription s WHERE s.every IS NOT NULL OR s.full_every IS NOT NULL LIMIT 1", 0
 	};
-	HxOwner		saved;
-	bool		wanted;
 
-	hx_owner_enter(&saved);
-	SPI_connect();
-	hx_statement_run(&any, NULL, NULL);
-	wanted = SPI_processed > 0;
-	SPI_finish();
-	hx_owner_leave(&saved);
-	return wanted;
+	return hx_statement_count(&any, NULL, NULL) > 0;
 }
 
 /*

@@ -331,18 +331,6 @@ same_rows(Oid relid)
 	return PointerGetDatum(construct_array(oids, n, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
 }
 
-static Jsonb *
-column_jsonb(HeapTuple row, TupleDesc desc, int column, MemoryContext cxt)
-{
-	bool		isnull;
-	Datum		datum = SPI_getbinval(row, desc, column, &isnull);
-	MemoryContext old = MemoryContextSwitchTo(cxt);
-	Jsonb	   *value = isnull ? NULL : DatumGetJsonbPCopy(datum);
-
-	MemoryContextSwitchTo(old);
-	return value;
-}
-
 /* The other subscriptions of these rows, a List of Neighbour *. */
 static List *
 find_neighbours(Oid target)
@@ -371,7 +359,7 @@ find_neighbours(Oid target)
 		neighbour->subscription.name = hx_column_text(row, desc, 1, cxt);
 		neighbour->subscription.foreign_table = DatumGetObjectId(SPI_getbinval(row, desc, 2, &isnull));
 		neighbour->subscription.target = DatumGetObjectId(SPI_getbinval(row, desc, 3, &isnull));
-		neighbour->subscription.columns = column_jsonb(row, desc, 4, cxt);
+		neighbour->subscription.columns = hx_column_jsonb(row, desc, 4, cxt);
 		neighbour->subscription.owner = get_role_oid(hx_column_text(row, desc, 5, cxt), true);
 		old = MemoryContextSwitchTo(cxt);
 		neighbours = lappend(neighbours, neighbour);

@@ -133,13 +133,7 @@ column_time(int number, TimestampTz *time)
 static Jsonb *
 column_json(int number, MemoryContext cxt)
 {
-	MemoryContext old = MemoryContextSwitchTo(cxt);
-	bool		isnull;
-	Datum		value = column(number, &isnull);
-	Jsonb	   *json = isnull ? NULL : (Jsonb *) PG_DETOAST_DATUM_COPY(value);
-
-	MemoryContextSwitchTo(old);
-	return json;
+	return hx_column_jsonb(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, number, cxt);
 }
 
 /* May anything be read?  The reason why not; NULL: it may. */
@@ -286,28 +280,12 @@ hx_subscription_check_right(const HxSubscription *subscription)
 			 : errdetail("It belongs to a role that does not exist any more.")));
 }
 
-/* Runs a statement on the state as the tables' owner; tells how many rows it was for. */
-static uint64
-change_state(HxStatement *statement, Datum *args, const char *nulls)
-{
-	HxOwner		saved;
-	uint64		changed;
-
-	hx_owner_enter(&saved);
-	SPI_connect();
-	hx_statement_run(statement, args, nulls);
-	changed = SPI_processed;
-	SPI_finish();
-	hx_owner_leave(&saved);
-	return changed;
-}
-
 static uint64
 change_by_name(HxStatement *statement, const char *name)
 {
 	Datum		arg = CStringGetTextDatum(name);
 
-	return change_state(statement, &arg, NULL);
+	return hx_statement_count(statement, &arg, NULL);
 }
 
 static ArrayType *
@@ -361,7 +339,7 @@ hx_subscription_note(const char *name, const HxSyncNote *note)
 	args[9] = hx_pointer_or_null(applied->drift, &nulls[9]);
 	args[10] = PointerGetDatum(text_array(note->keys));
 	nulls[10] = note->keys == NIL ? 'n' : ' ';
-	(void) change_state(&update, args, nulls);
+	(void) hx_statement_count(&update, args, nulls);
 }
 
 /* A sweep begins, at its beginning.  It is due until it ends, so that who finds it left behind goes on with it. */
@@ -380,7 +358,7 @@ hx_sweep_begin(const HxSubscription *subscription, TimestampTz now)
 	args[0] = CStringGetTextDatum(subscription->name);
 	args[1] = TimestampTzGetDatum(now);
 	args[2] = Int64GetDatum(subscription->definition);
-	(void) change_state(&update, args, NULL);
+	(void) hx_statement_count(&update, args, NULL);
 }
 
 /* The newest remote change before the first sweep: incremental runs begin there. */
@@ -394,7 +372,7 @@ hx_sweep_set_newest(const char *name, TimestampTz newest)
 	};
 	Datum		args[2] = {CStringGetTextDatum(name), TimestampTzGetDatum(newest)};
 
-	(void) change_state(&update, args, NULL);
+	(void) hx_statement_count(&update, args, NULL);
 }
 
 /* No sweep is under way any more: what one has read so far is of no use. */
@@ -420,7 +398,7 @@ hx_sweep_set_read(const char *name, TimestampTz now)
 	};
 	Datum		args[2] = {CStringGetTextDatum(name), TimestampTzGetDatum(now)};
 
-	(void) change_state(&update, args, NULL);
+	(void) hx_statement_count(&update, args, NULL);
 }
 
 /*
@@ -452,7 +430,7 @@ hx_sweep_hold(const char *name, int64 missing)
 	};
 	Datum		args[2] = {CStringGetTextDatum(name), Int64GetDatum(missing)};
 
-	(void) change_state(&update, args, NULL);
+	(void) hx_statement_count(&update, args, NULL);
 }
 
 /* Confirms what a sweep waits to delete; false where none waits. */
@@ -526,7 +504,7 @@ hx_incremental_end(const char *name, TimestampTz began_at)
 	};
 	Datum		args[2] = {CStringGetTextDatum(name), TimestampTzGetDatum(began_at)};
 
-	(void) change_state(&update, args, NULL);
+	(void) hx_statement_count(&update, args, NULL);
 }
 
 /*

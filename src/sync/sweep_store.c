@@ -57,7 +57,6 @@ hx_sweep_add_keys(const HxMirror *mirror, const HxBatchRow *rows, int nrows)
 	Datum	   *keys = palloc(sizeof(Datum) * Max(nrows, 1));
 	int			count = 0;
 	Datum		args[2];
-	HxOwner		saved;
 
 	for (int i = 0; i < nrows; i++)
 		if (rows[i].key != NULL)
@@ -66,27 +65,15 @@ hx_sweep_add_keys(const HxMirror *mirror, const HxBatchRow *rows, int nrows)
 		return;
 	args[0] = CStringGetTextDatum(mirror->subscription->name);
 	args[1] = PointerGetDatum(text_array(count, keys));
-	hx_owner_enter(&saved);
-	SPI_connect();
-	hx_statement_run(&insert, args, NULL);
-	SPI_finish();
-	hx_owner_leave(&saved);
+	(void) hx_statement_count(&insert, args, NULL);
 }
 
 static uint64
 delete_some(HxStatement *statement, const char *name, int64 most)
 {
 	Datum		args[2] = {CStringGetTextDatum(name), Int64GetDatum(most)};
-	HxOwner		saved;
-	uint64		deleted;
 
-	hx_owner_enter(&saved);
-	SPI_connect();
-	hx_statement_run(statement, args, NULL);
-	deleted = SPI_processed;
-	SPI_finish();
-	hx_owner_leave(&saved);
-	return deleted;
+	return hx_statement_count(statement, args, NULL);
 }
 
 /* Deletes some of what a sweep has noted as found; false where that was the last. */
